@@ -1,0 +1,1 @@
+"""The door: HTTP in, problem+json or transcripts out."""

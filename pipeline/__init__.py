@@ -1,0 +1,1 @@
+"""What flows through Antiphon, and the machine that moves it."""

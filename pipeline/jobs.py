@@ -1,0 +1,194 @@
+"""A job: what was asked for, how far it is, and how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Literal, NewType
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
+from pydantic_core import to_json
+
+from pipeline.errors import AntiphonError, Internal
+from pipeline.languages import LANGUAGES
+from pipeline.transcript import Notice, Stored
+
+Tenant = NewType("Tenant", str)
+
+METADATA_BYTES = 4096
+
+
+class JobStatus(StrEnum):
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        return not MOVES[self]
+
+
+MOVES: Mapping[JobStatus, frozenset[JobStatus]] = {
+    JobStatus.PENDING: frozenset({JobStatus.RUNNING, JobStatus.CANCELLED}),
+    # back to pending: a retry, a rescue, or given back by a replica that stops
+    JobStatus.RUNNING: frozenset({JobStatus.PENDING, JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED}),
+    JobStatus.COMPLETED: frozenset(),
+    JobStatus.FAILED: frozenset(),
+    JobStatus.CANCELLED: frozenset(),
+}
+
+PRIORITIES: Mapping[str, int] = {"low": -1, "normal": 0, "high": 1}
+
+
+class TrackRequest(BaseModel):
+    """What the client knows of one track."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    index: int = Field(ge=0)
+    label: str | None = Field(default=None, max_length=128)
+    language: str | None = None
+    offset_seconds: float = 0.0
+
+
+class JobRequest(BaseModel):
+    """The body of ``POST /v1/jobs``, and what the store keeps of it. ``media_url`` is ``None`` for uploads."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    media_url: str | None = Field(default=None, max_length=8192)
+    media_headers: dict[str, str] = Field(default_factory=dict, max_length=32)
+    media_type: str | None = Field(default=None, max_length=255)
+    processing_mode: Literal["downmix", "select", "multitrack"] = "downmix"
+    track_index: int | None = Field(default=None, ge=0)
+    split_channels: Literal["auto", "always", "never"] = "auto"
+    tracks: tuple[TrackRequest, ...] = Field(default=(), max_length=256)
+    crosstalk: Literal["off", "mark", "suppress"] = "mark"
+    language: str | None = None
+    target_language: str | None = None
+    word_timestamps: bool = False
+    quality: Literal["fast", "balanced", "accurate"] = "balanced"
+    prompt: str | None = Field(default=None, max_length=2048)
+    priority: Literal["low", "normal", "high"] = "normal"
+    callback_url: str | None = Field(default=None, max_length=8192)
+    retention_seconds: int | None = Field(default=None, ge=0)
+    external_id: str | None = Field(default=None, max_length=256)
+    metadata: dict[str, JsonValue] = Field(default_factory=dict)
+
+    @field_validator("language")
+    @classmethod
+    def _known_language(cls, language: str | None) -> str | None:
+        if language is not None and language not in LANGUAGES:
+            raise ValueError(f"Whisper does not know the language {language!r}; give a code such as 'en'.")
+        return language
+
+    @field_validator("metadata")
+    @classmethod
+    def _small_metadata(cls, metadata: dict[str, Any]) -> dict[str, Any]:
+        size = len(to_json(metadata))
+        if size > METADATA_BYTES:
+            raise ValueError(f"metadata takes {size} bytes as JSON; at most {METADATA_BYTES} are kept.")
+        return metadata
+
+    @model_validator(mode="after")
+    def _index_goes_with_select(self) -> JobRequest:
+        if self.processing_mode == "select" and self.track_index is None:
+            raise ValueError("processing_mode 'select' needs track_index.")
+        if self.processing_mode != "select" and self.track_index is not None:
+            raise ValueError("track_index has a meaning only with processing_mode 'select'.")
+        return self
+
+
+# Where each stage begins on the way from 0 to 1; transcribing is nearly all of a job's time.
+_BEGINS = {"pending": 0.0, "downloading": 0.0, "demuxing": 0.05, "transcribing": 0.08, "interleaving": 0.97}
+_BEGINS["committing"] = 0.98
+_ENDS = dict(zip(_BEGINS, [*list(_BEGINS.values())[1:], 1.0], strict=True))
+
+
+class Progress(Stored):
+    """How far a job is. ``fraction`` never goes back, over attempts too."""
+
+    stage: Literal["pending", "downloading", "demuxing", "transcribing", "interleaving", "committing"] = "pending"
+    fraction: float = 0.0
+    audio_seconds_done: float = 0.0
+    audio_seconds_total: float | None = None
+    tracks_done: int = 0
+    tracks_total: int | None = None
+
+    def at(self, stage: str, part: float = 0.0, **changes: Any) -> Progress:
+        """The same progress moved on to ``stage``, ``part`` (0 … 1) of which is done."""
+        reached = _BEGINS[stage] + (_ENDS[stage] - _BEGINS[stage]) * min(1.0, max(0.0, part))
+        return self.model_copy(update={"stage": stage, "fraction": max(self.fraction, reached), **changes})
+
+
+class Usage(Stored):
+    """What a job has cost, in seconds.
+
+    ``media``: length of the recording. ``track``: summed over transcribed tracks, silence included. ``speech``: what
+    the engine was given. ``queue``: from submit to the claim that completed it. ``processing``: from that claim to its
+    commit. ``realtime_factor`` is processing over media.
+    """
+
+    media_seconds: float
+    track_seconds: float
+    speech_seconds: float
+    queue_seconds: float
+    processing_seconds: float
+    realtime_factor: float | None
+
+
+class Problem(Stored):
+    """An error as it is stored with a job and served (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    retryable: bool
+    stage: str | None = None
+    attempt: int | None = None
+    track: str | None = None
+
+    @classmethod
+    def of(cls, error: Exception, *, stage: str | None = None, attempt: int | None = None) -> Problem:
+        """What may be told of ``error``: errors outside our tree are ``internal`` and keep their text to the log."""
+        known = error if isinstance(error, AntiphonError) else Internal()
+        return cls(
+            type=f"urn:antiphon:problem:{known.code}",
+            title=known.title,
+            status=known.status,
+            detail=known.detail,
+            code=known.code,
+            retryable=known.retryable,
+            stage=stage,
+            attempt=attempt,
+            track=known.track,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job as the store knew it at one moment. ``uploads`` are the ids of its uploaded files, in part order."""
+
+    id: UUID
+    tenant: Tenant
+    request: JobRequest
+    created_at: datetime
+    status: JobStatus = JobStatus.PENDING
+    uploads: tuple[UUID, ...] = ()
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+    attempt: int = 0
+    max_attempts: int = 3
+    next_attempt_at: datetime | None = None
+    progress: Progress = Progress()
+    error: Problem | None = None
+    last_error: Problem | None = None
+    warnings: tuple[Notice, ...] = ()
+    usage: Usage | None = None

@@ -1,0 +1,142 @@
+"""Every knob, its default and its reason. ``__`` joins section and field in the environment: ``HTTP__PORT``."""
+
+from __future__ import annotations
+
+import os
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import Annotated, Literal
+
+from platformdirs import user_cache_path
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+MIB = 1024 * 1024
+GIB = 1024 * MIB
+
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Network = IPv4Network | IPv6Network
+
+
+class Section(BaseModel):
+    """Unknown members are errors, so that a misspelt name does not go unread."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DatabaseSettings(Section):
+    """PostgreSQL 15 or newer. Without ``dsn`` a private server is run under ``DATA_DIR``."""
+
+    dsn: SecretStr | None = Field(None, description="postgresql://… of the shared server; unset: the embedded one.")
+    direct_dsn: SecretStr | None = Field(
+        None, description="For LISTEN and migrations where dsn goes through a transaction pooler."
+    )
+    pool_size: Count = Field(10, description="Connections; the chain and the door share them.")
+    binaries: Path | None = Field(None, description="Folder of postgres and initdb for the embedded server.")
+
+
+class QueueSettings(Section):
+    lease_seconds: Positive = Field(60.0, description="How long a silent worker keeps a job.")
+    heartbeat_seconds: Positive = Field(15.0, description="A quarter of the lease: three beats may be lost.")
+    poll_seconds: Positive = Field(1.0, description="Behind notices, which may be lost.")
+    jobs_in_flight: Count = Field(
+        8, description="Open jobs a replica; at least 1.5 × jobs a second × seconds to fetch."
+    )
+    max_attempts: Count = 3
+    retry_seconds: Positive = Field(5.0, description="Pause before the second attempt; doubles with each further one.")
+
+    @model_validator(mode="after")
+    def _beats_within_the_lease(self) -> QueueSettings:
+        if self.heartbeat_seconds * 2 > self.lease_seconds:
+            raise ValueError("QUEUE__HEARTBEAT_SECONDS must be at most half of QUEUE__LEASE_SECONDS.")
+        return self
+
+
+class DownloadSettings(Section):
+    workers: Count = 8
+    max_bytes: Count = Field(4 * GIB, description="Of one media file, fetched or uploaded.")
+    connect_seconds: Positive = 10.0
+    stall_seconds: Positive = Field(30.0, description="Longest silence between two chunks.")
+    total_seconds: Positive = 3600.0
+    min_bytes_per_second: Count = Field(1024, description="Slower on average over stall_seconds counts as a stall.")
+    max_redirects: int = Field(5, ge=0)
+    allow_networks: Annotated[tuple[Network, ...], NoDecode] = Field(
+        (), description="Private networks that may be fetched from, such as 127.0.0.0/8; comma-separated."
+    )
+    allow_ports: Annotated[tuple[int, ...], NoDecode] = Field((80, 443), description="Comma-separated; empty: any.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_lists(cls, values: dict[str, object]) -> dict[str, object]:
+        return {
+            key: [part.strip() for part in value.split(",") if part.strip()]
+            if key in ("allow_networks", "allow_ports") and isinstance(value, str)
+            else value
+            for key, value in values.items()
+        }
+
+
+class AudioSettings(Section):
+    max_tracks: Count = 32
+    max_seconds: Positive = Field(12 * 3600.0, description="Longest recording.")
+    vad_threshold: float = Field(0.5, gt=0, lt=1, description="Speech begins at this probability, ends 0.15 below.")
+
+
+class EngineSettings(Section):
+    backend: Literal["faster_whisper", "mock"] = "faster_whisper"
+    model: str = Field("base", description="A name from `antiphon weights list`, or a path; for the mock a script.")
+    model_dir: Path = Field(default_factory=lambda: user_cache_path("antiphon") / "models")
+    offline: bool = Field(False, description="Never ask the network for weights.")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    compute_type: str = Field("auto", description="int8 on a CPU, float16 on CUDA; any that CTranslate2 knows.")
+    threads: int = Field(0, ge=0, description="Lanes of one thread on a CPU; 0: one a core.")
+    max_batch: int = Field(0, ge=0, description="Windows in one run; 0: what the engine suggests.")
+    memory_limit: Count = Field(GIB, description="Bytes of prepared windows waiting or running.")
+
+
+class AuthSettings(Section):
+    secret: SecretStr | None = Field(
+        None, description="HS256 key of at least 32 bytes; unset: one is made and kept under DATA_DIR."
+    )
+    tenant_claim: str = Field("tenant_id", min_length=1, description="May be dotted, such as org.id.")
+    issuer: str | None = None
+    audience: str | None = None
+    leeway_seconds: int = Field(0, ge=0)
+
+
+class HttpSettings(Section):
+    host: str = Field("127.0.0.1", description="0.0.0.0 in a container.")
+    port: int = Field(8000, ge=0, le=65535)
+    max_body_bytes: Count = Field(MIB, description="Of a JSON body; uploads are bounded by DOWNLOAD__MAX_BYTES.")
+
+
+class ShutdownSettings(Section):
+    grace_seconds: float = Field(30.0, ge=0, description="For work in hand after SIGTERM; then it is given back.")
+
+
+class TelemetrySettings(Section):
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["auto", "json", "text"] = Field("auto", description="auto: text on a terminal.")
+
+
+class Settings(BaseSettings):
+    """The whole configuration. Unknown names under a section's prefix end the start."""
+
+    model_config = SettingsConfigDict(env_nested_delimiter="__", extra="forbid", frozen=True)
+
+    data_dir: Path = Field(Path(".antiphon"), description="Embedded database, scratch files, the made-up secret.")
+    database: DatabaseSettings = Field(default_factory=DatabaseSettings)
+    queue: QueueSettings = Field(default_factory=QueueSettings)
+    download: DownloadSettings = Field(default_factory=DownloadSettings)
+    audio: AudioSettings = Field(default_factory=AudioSettings)
+    engine: EngineSettings = Field(default_factory=EngineSettings)
+    auth: AuthSettings = Field(default_factory=AuthSettings)
+    http: HttpSettings = Field(default_factory=HttpSettings)
+    shutdown: ShutdownSettings = Field(default_factory=ShutdownSettings)
+    telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings)
+
+
+def cores() -> int:
+    """Processors this process may use; a container's affinity counts, unlike ``os.cpu_count``."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)

@@ -1,0 +1,93 @@
+"""A transcript as it is stored and served: tracks, segments, words."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Stored(BaseModel):
+    """What is kept as JSON: frozen, no unknown members, numbers that JSON can hold."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Word(Stored):
+    """Times are seconds on the media's clock. ``word`` carries the space before it, save for a segment's first."""
+
+    word: str
+    start: float
+    end: float
+    confidence: float
+
+
+class Segment(Stored):
+    """An utterance of one track. ``text`` is its words joined with nothing between them."""
+
+    id: int
+    track: str
+    start: float
+    end: float
+    text: str
+    language: str | None
+    confidence: float | None
+    avg_logprob: float | None
+    no_speech_prob: float | None
+    compression_ratio: float | None
+    overlaps: tuple[int, ...] = ()
+    crosstalk: dict[str, Any] | None = None
+    words: tuple[Word, ...] | None = None
+
+
+class Track(Stored):
+    """One voice's place in the media: a stream, or one channel of it, or (``downmix``) everything mixed."""
+
+    id: str
+    index: int
+    stream: int | None
+    channel: int | None
+    label: str | None = None
+    codec: str | None = None
+    sample_rate: int | None = None
+    start_offset: float = 0.0
+    duration: float = 0.0
+    speech_seconds: float = 0.0
+    language: str | None = None
+    language_probability: float | None = None
+    confidence: float | None = None
+    status: Literal["transcribed", "silent", "duplicate", "failed"] = "transcribed"
+    duplicate_of: str | None = None
+    error: dict[str, Any] | None = None
+    metadata: dict[str, str] = {}
+
+
+class Notice(Stored):
+    """A warning that travels with a result; ``code`` is stable."""
+
+    code: str
+    track: str | None = None
+    detail: str
+
+
+class EngineInfo(Stored):
+    """What transcribed."""
+
+    backend: str
+    model: str
+    device: str
+    compute_type: str
+    version: str
+
+
+class Transcript(Stored):
+    """The result of a job. Segments are ordered by ``(start, track)``; all times lie in 0 … ``duration``."""
+
+    text: str
+    language: str | None
+    duration: float
+    processing_mode: str
+    tracks: tuple[Track, ...]
+    segments: tuple[Segment, ...]
+    warnings: tuple[Notice, ...] = ()
+    engine: EngineInfo

@@ -1,0 +1,133 @@
+"""What an engine is: a model as a plain synchronous object, and the windows and drafts it deals in."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Literal, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import ConfigError
+from pipeline.settings import EngineSettings
+from pipeline.transcript import EngineInfo
+
+CancelFlag = threading.Event
+"""Set when nobody waits for the batch any more; an engine that can stop in the middle looks at it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a window is to be decoded. ``language`` ``None``: detect it."""
+
+    language: str | None = None
+    task: Literal["transcribe", "translate"] = "transcribe"
+    prompt: str | None = None
+    beam: int = 5
+    temperature: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Window:
+    """At most 30 s of speech of one track. ``samples``: float32, shape (n,), mono, 16 000 Hz, −1 … 1."""
+
+    samples: NDArray[np.float32]
+    options: Options = Options()
+
+    @property
+    def seconds(self) -> float:
+        return len(self.samples) / 16_000
+
+
+@dataclass(frozen=True, slots=True)
+class DraftWord:
+    """Times are seconds from the window's start. ``word`` carries the space before it, if the language has one."""
+
+    word: str
+    start: float
+    end: float
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What an engine heard in one window. No speech: no words, and ``text`` empty. Fields it cannot give are None."""
+
+    text: str
+    words: tuple[DraftWord, ...]
+    language: str
+    language_probability: float | None
+    avg_logprob: float | None
+    no_speech_prob: float | None
+    compression_ratio: float | None
+    temperature: float | None = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class WindowError:
+    """One window that the engine could not do; its neighbours in the batch are not touched."""
+
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What the loaded model can do, and how it wants to be fed.
+
+    ``lanes``: how many threads may call ``run`` at once. ``bytes_per_item``: what one prepared window takes until it
+    is done. ``languages``: codes it knows.
+    """
+
+    lanes: int
+    max_batch: int
+    languages: frozenset[str]
+    words: bool
+    translate: bool
+    prompt: bool
+    cancellable: bool
+    bytes_per_item: int
+
+
+class Engine(Protocol):
+    """Never called from the event loop; each lane calls ``run`` from a thread of its own, others ``prepare``.
+
+    The same window with the same options gives the same draft, alone or in company.
+    """
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    @property
+    def info(self) -> EngineInfo: ...
+
+    def prepare(self, window: Window) -> Any:
+        """Features of a window; thread-safe; keeps no reference to the samples unless it needs them."""
+
+    def batch_key(self, item: Any) -> Hashable:
+        """What must be equal within one batch."""
+
+    def cost(self, item: Any) -> float:
+        """Expected engine seconds."""
+
+    def run(self, batch: Sequence[Any], cancel: CancelFlag) -> Sequence[Draft | WindowError]:
+        """One result an item, in order. Raises ``EngineLost`` when the device is gone; other errors are the batch's."""
+
+    def close(self) -> None:
+        """Give the memory back."""
+
+
+def load(settings: EngineSettings) -> Engine:
+    """Load the configured engine; an engine's file name is its config value, and only that file is imported.
+
+    Takes seconds and may download: call it from a thread. Raises ``ConfigError`` with one sentence on what to do.
+    """
+    try:
+        module = import_module(f"stages.engines.{settings.backend}")
+    except ImportError as error:
+        raise ConfigError(
+            f"ENGINE__BACKEND={settings.backend} needs the package {error.name!r}, which is not installed."
+        ) from error
+    return cast("Engine", module.load(settings))

@@ -1,0 +1,45 @@
+"""What passes from stage to stage.
+
+JobRequest ─▶ Downloader ─▶ Media ─▶ Demuxer ─▶ TrackAudio ─▶
+Transcriber ─▶ TrackTranscript ─▶ Interleaver ─▶ Transcript
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.transcript import Notice, Segment, Track
+from stages.spool import Spool
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """The fetched files, in the claim's scratch directory."""
+
+    paths: tuple[Path, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TrackAudio:
+    """One track on its way out of the demuxer; ``spool`` may still grow. ``of`` is how many tracks the job has.
+
+    ``spool`` starts at 0 on the media's clock, whatever ``track.start_offset`` is: earlier samples are silence.
+    """
+
+    track: Track
+    spool: Spool
+    of: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrackTranscript:
+    """One track's words, as utterances in time order on the media's clock. ``track`` is filled in.
+
+    Segment ids are counted within the track; the Interleaver numbers them anew.
+    """
+
+    track: Track
+    segments: tuple[Segment, ...]
+    warnings: tuple[Notice, ...]
+    of: int
