@@ -1,22 +1,38 @@
-"""What every test may use: the folder of licensed recordings and a job to start from."""
+"""What every test may use: the recordings, a job to start from, and a watch over the event loop."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from blockbuster import BlockBuster, blockbuster_ctx
 
 from pipeline.jobs import Job, JobRequest, Tenant
 
-MEDIA = Path(__file__).parent / "media"
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> str:
+    """Both event loops; folders that need asyncio say so in a conftest of their own."""
+    return str(request.param)
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
+def _nothing_blocks_the_loop(request: pytest.FixtureRequest) -> Iterator[BlockBuster | None]:
+    """A blocking call on an asyncio loop, made by our code, fails the test that made it."""
+    if "anyio_backend" not in request.fixturenames:
+        yield None
+        return
+    with blockbuster_ctx(scanned_modules=["pipeline", "stages", "api"]) as blockbuster:
+        yield blockbuster
+
+
+@pytest.fixture(scope="session")
 def media() -> Path:
-    return MEDIA
+    """Real recordings; ``manifest.tsv`` there says whose, and what is said in them."""
+    return Path(__file__).parent / "media"
 
 
 @pytest.fixture

@@ -1,0 +1,10 @@
+"""asyncpg and Quart need asyncio."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
