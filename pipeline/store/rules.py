@@ -1,0 +1,44 @@
+"""What every store does alike: what is secret in a request, how a lost worker is told of, how uploads are cut."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from pipeline.errors import WorkerLost
+from pipeline.jobs import JobRequest, Problem
+from pipeline.transcript import Stored
+
+CHUNK_BYTES: Final = 256 * 1024  # one row of an upload: large enough to stream fast, small enough to hold many at once
+ORPHAN_SECONDS: Final = 3600.0  # an upload untouched for so long belongs to nobody
+
+_CREDENTIALS: Final = re.compile(r"(?<=://)[^/?#]*@")
+
+
+class Secrets(Stored):
+    """The parts of a request that open doors elsewhere; they are erased when the job ends."""
+
+    media_url: str | None = None
+    media_headers: dict[str, str] = {}
+
+
+def divide(request: JobRequest) -> tuple[JobRequest, Secrets]:
+    """A request that may be shown, and what was taken out of it: headers, and the query and credentials of its URL."""
+    secrets = Secrets(media_url=request.media_url, media_headers=request.media_headers)
+    return request.model_copy(update={"media_url": _bare(request.media_url), "media_headers": {}}), secrets
+
+
+def unite(shown: JobRequest, secrets: Secrets) -> JobRequest:
+    """The request as it came in, for whoever does the work."""
+    return shown.model_copy(update={"media_url": secrets.media_url, "media_headers": secrets.media_headers})
+
+
+def worker_lost(attempt: int, *, last: bool) -> Problem:
+    """Why an attempt ended whose lease ran out."""
+    detail = None if last else "The worker of this job stopped answering; the job is tried again."
+    return Problem.of(WorkerLost(detail), attempt=attempt)
+
+
+def _bare(url: str | None) -> str | None:
+    """Cut, not parsed: a URL that no parser takes must not keep its secrets for that."""
+    return url and _CREDENTIALS.sub("", re.split(r"[?#]", url, maxsplit=1)[0])
