@@ -13,7 +13,7 @@ import numpy as np
 from anyio import from_thread, to_thread
 from numpy.typing import NDArray
 
-from pipeline.errors import JobError
+from pipeline.errors import Internal, JobError
 from pipeline.transcript import Notice
 
 SAMPLE_RATE: Final = 16_000
@@ -22,32 +22,62 @@ Samples = NDArray[np.int16]
 
 
 class Spool:
-    """Written by one worker thread through ``append`` and ``finish``, read from the event loop by ``read``."""
+    """Written by one worker thread, read from the event loop by ``read``.
+
+    What is written can be read once it is published, and does not change after that.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file = path.open("w+b", buffering=0)
-        self._samples = 0
+        self._written = 0
+        self._published = 0
         self._ended = False
         self._grown = anyio.Event()
         self.error: JobError | None = None
         self.warnings: tuple[Notice, ...] = ()
 
     def append(self, samples: Samples) -> None:
-        """Add samples, shape (n,). Called from the decoding thread."""
-        self._file.write(samples.astype("<i2", copy=False).tobytes())
-        self._samples += len(samples)
-        from_thread.run_sync(self._wake)
+        """Add samples, shape (n,), at the end and publish them. Called from the decoding thread."""
+        self.mix(self._written, samples)
+        self.publish(self._written)
+
+    def mix(self, start: int, samples: Samples) -> None:
+        """Add samples, shape (n,), to the sound that is there from sample ``start`` on; a hole before it is silence.
+
+        Sums beyond int16 are clipped. Raises ``ValueError`` where ``start`` is published. Called from the decoding
+        thread.
+        """
+        if start < self._published:
+            raise ValueError(f"Sample {start} of {self._path.name} is published and cannot change any more.")
+        with self._path.open("r+b" if self._written else "w+b") as file:
+            file.seek(start * BYTES_PER_SAMPLE)
+            there = np.frombuffer(file.read(len(samples) * BYTES_PER_SAMPLE), dtype="<i2")
+            mixed = samples.astype(np.int32)
+            mixed[: len(there)] += there
+            file.seek(start * BYTES_PER_SAMPLE)
+            file.write(np.clip(mixed, -32768, 32767).astype("<i2").tobytes())
+        self._written = max(self._written, start + len(samples))
+
+    def publish(self, end: int) -> None:
+        """Let everything written before sample ``end`` be read. Called from the decoding thread."""
+        reached = min(end, self._written)
+        if reached > self._published:
+            self._published = reached
+            from_thread.run_sync(self._wake)
 
     def finish(self, error: JobError | None = None, warnings: tuple[Notice, ...] = ()) -> None:
-        """Nothing more will come. With ``error`` the track is broken. Called from the decoding thread."""
+        """Nothing more will come: publish all. With ``error`` the track is broken. Called from the decoding thread."""
         self.error, self.warnings = error, warnings
+        self._published = self._written
         self._ended = True
         from_thread.run_sync(self._wake)
 
     def close(self) -> None:
-        """Give the file handle back; the file itself goes with the claim's scratch directory."""
-        self._file.close()
+        """Its writer is gone; a reader must not wait, nor take what is there for the whole."""
+        if not self._ended:
+            self.error = Internal("Decoding was stopped before its end.")
+            self._ended = True
+            self._wake()
 
     @property
     def ended(self) -> bool:
@@ -56,16 +86,18 @@ class Spool:
     @property
     def seconds(self) -> float:
         """How much has arrived so far."""
-        return self._samples / SAMPLE_RATE
+        return self._published / SAMPLE_RATE
 
     async def read(self, start: int, count: int) -> Samples:
         """Samples ``start`` … ``start + count``, shape (n,), waiting until they are there; fewer only at the end."""
-        while self._samples < start + count and not self._ended:
+        while self._published < start + count and not self._ended:
             await self._grown.wait()
-        held = min(count, max(0, self._samples - start))
+        held = min(count, max(0, self._published - start))
         return await to_thread.run_sync(self._pread, start, held)
 
     def _pread(self, start: int, count: int) -> Samples:
+        if not count:
+            return np.zeros(0, np.int16)
         with self._path.open("rb") as file:
             file.seek(start * BYTES_PER_SAMPLE)
             return np.frombuffer(file.read(count * BYTES_PER_SAMPLE), dtype="<i2").astype(np.int16)

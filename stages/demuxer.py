@@ -1,0 +1,242 @@
+"""Media into tracks: every file is opened once, and all wanted tracks are decoded in one pass, behind their readers.
+
+    streams of the files ─▶ feeds ─▶ lines (clock, mono, 16 kHz) ─▶ one spool a track
+
+A line writes at its own place on the media's clock; what several lines write at one time is summed in the spool, and
+published when all of them have passed it. So a late stream costs disk, never memory, and nothing of it is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import anyio
+import numpy as np
+from anyio import CapacityLimiter, from_thread, to_thread
+from anyio.abc import TaskGroup
+from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
+from numpy.typing import NDArray
+
+from pipeline.claim import Claim
+from pipeline.errors import Internal, JobError, MediaCorrupt, MediaTooLarge
+from pipeline.settings import AudioSettings, cores
+from pipeline.stage import Split
+from pipeline.transcript import Notice, Track
+from stages.mediafile import MediaFile, open_all
+from stages.messages import Media, TrackAudio
+from stages.spool import SAMPLE_RATE, Spool
+
+JITTER_SECONDS: Final = 0.020  # containers round time stamps to 1 ms, and some encoders wander by a few
+OVERLAP_SECONDS: Final = 1.0  # a file that was joined repeats at most an encoder's delay
+JUMP_SECONDS: Final = 2 * 3600.0  # no stream falls silent so long; its clock was set anew
+GROUP_SAMPLES: Final = 500_000  # resampling many frames at once takes a third less time than one by one
+# Sample value of silence and of full scale, by numpy type of a decoded frame.
+SCALES: Final = {
+    "uint8": (128, 128),
+    "int16": (0, 1 << 15),
+    "int32": (0, 1 << 31),
+    "float32": (0, 1),
+    "float64": (0, 1),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """Where a track's sound comes from; ``channel`` ``None``: the mean of all channels."""
+
+    file: int
+    stream: int
+    channel: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrackPlan:
+    track: Track
+    feeds: tuple[Feed, ...]
+
+
+class Demuxer(Split[Media, TrackAudio]):
+    """Yields each track at once; its spool grows on behind it. Errors found later are the spool's ``error``."""
+
+    def __init__(self, settings: AudioSettings) -> None:
+        self._settings = settings
+        self._behind: TaskGroup
+        self._threads: CapacityLimiter
+
+    def running(self) -> AbstractAsyncContextManager[Any]:
+        self._threads = CapacityLimiter(cores())
+        self._behind = anyio.create_task_group()
+        return self._behind
+
+    async def handle(self, claim: Claim, item: Media) -> AsyncGenerator[TrackAudio, None]:
+        files = await to_thread.run_sync(open_all, item.paths)
+        plans = downmix(files)
+        spools = [Spool(claim.scratch / f"track-{plan.track.index}.pcm") for plan in plans]
+        decoding = Decoding(files, plans, spools, self._settings.max_seconds)
+        self._behind.start_soon(decoding.run, claim, self._threads)
+        claim.resources.push_async_callback(decoding.stop)
+        lengths = [file.declared for file in files if file.declared]
+        claim.advance("demuxing", 1.0, audio_seconds_total=max(lengths, default=None), tracks_total=len(plans))
+        for plan, spool in zip(plans, spools, strict=True):
+            yield TrackAudio(plan.track, spool, of=len(plans))
+
+
+def downmix(files: Sequence[MediaFile]) -> tuple[TrackPlan, ...]:
+    """One track of everything: all audio streams of all files, from time 0 of each."""
+    first = files[0].streams[0]
+    tags = {key: value for key in ("title", "language") if (value := first.metadata.get(key, "und")) != "und"}
+    codec, rate = first.codec_context.codec.canonical_name, first.codec_context.sample_rate
+    track = Track(id="downmix", index=0, stream=None, channel=None, codec=codec, sample_rate=rate, metadata=tags)
+    feeds = tuple(Feed(number, stream.index) for number, file in enumerate(files) for stream in file.streams)
+    return (TrackPlan(track, feeds),)
+
+
+class Clock:
+    """Tells where the frames of one stream belong: ``end`` is where the last one ended, in seconds."""
+
+    def __init__(self) -> None:
+        self.end = 0.0
+        self._shift = 0.0
+        self._jitter = 0.0
+
+    def place(self, time: float | None, seconds: float) -> float:
+        """Where a frame of this length starts: at ``end``, after it (a hole) or before it (an overlap)."""
+        start = self.end if time is None else time + self._shift
+        gap = start - self.end
+        if gap >= JUMP_SECONDS or gap <= -OVERLAP_SECONDS:
+            self._shift -= gap
+            start = self.end
+        elif abs(gap) < self._jitter:
+            start = self.end
+        self.end = max(self.end, start + seconds)
+        self._jitter = JITTER_SECONDS  # the first frame alone says where the stream begins
+        return start
+
+
+@dataclass(eq=False, slots=True)
+class Line:
+    """One feed on its way into its track. ``position``: the sample before which it has written everything."""
+
+    feed: Feed
+    spool: Spool
+    position: int = 0
+    ended: bool = False
+    _clock: Clock = field(default_factory=Clock)
+    _rate: int = 0
+    _group: list[NDArray[np.float32]] = field(default_factory=list)
+    _grouped: int = 0
+    _resampler: AudioResampler | None = None
+
+    def take(self, frame: AudioFrame, time: float | None) -> None:
+        samples, rate, due = mono(frame, self.feed.channel), frame.sample_rate, self._clock.end
+        start = self._clock.place(time, len(samples) / rate)
+        if start < due:
+            samples, start = samples[round((due - start) * rate) :], due
+        if start > due or rate != self._rate:
+            self.flush()
+            self._rate, self.position = rate, max(self.position, round(start * SAMPLE_RATE))
+        self._group.append(samples)
+        self._grouped += len(samples)
+        if self._grouped >= GROUP_SAMPLES:
+            self._resample()
+
+    def flush(self) -> None:
+        """Write all that is held back; what comes next may have another rate or place."""
+        if self._grouped:
+            self._resample()
+        if self._resampler is not None:
+            self._write(self._resampler.resample(None))
+            self._resampler = None
+
+    def _resample(self) -> None:
+        frame = AudioFrame.from_ndarray(np.concatenate(self._group)[None], format="fltp", layout="mono")
+        frame.sample_rate = self._rate
+        self._group, self._grouped = [], 0
+        self._resampler = self._resampler or AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
+        self._write(self._resampler.resample(frame))
+
+    def _write(self, frames: Iterable[AudioFrame]) -> None:
+        for frame in frames:
+            self.spool.mix(self.position, frame.to_ndarray().reshape(-1).astype(np.int16, copy=False))
+            self.position += frame.samples
+
+
+def mono(frame: AudioFrame, channel: int | None) -> NDArray[np.float32]:
+    """One channel, or the mean of all, of a decoded frame: shape (n,), full scale at −1 … 1."""
+    data = frame.to_ndarray()
+    channels = data if frame.format.is_planar else data.reshape(-1, frame.layout.nb_channels).T
+    picked = channels.mean(axis=0, dtype=np.float32) if channel is None else channels[channel]
+    silence, full = SCALES[data.dtype.name]
+    scaled: NDArray[np.float32] = ((picked - np.float32(silence)) / np.float32(full)).astype(np.float32)
+    return scaled
+
+
+class Decoding:
+    """All files of one claim on their way into its spools, by one worker thread."""
+
+    def __init__(
+        self, files: Sequence[MediaFile], plans: Sequence[TrackPlan], spools: Sequence[Spool], max_seconds: float
+    ) -> None:
+        self._files, self._spools, self._max_seconds = files, spools, max_seconds
+        self._lines = [Line(feed, spool) for plan, spool in zip(plans, spools, strict=True) for feed in plan.feeds]
+        self._scope = anyio.CancelScope()
+        self._stopped = anyio.Event()
+
+    async def run(self, claim: Claim, threads: CapacityLimiter) -> None:
+        try:
+            with self._scope, claim.holding(self._scope):
+                await to_thread.run_sync(self._decode, limiter=threads)
+        finally:
+            self._stopped.set()
+
+    async def stop(self) -> None:
+        """Wait until the thread has let go of the files, however far it is."""
+        self._scope.cancel()
+        await self._stopped.wait()
+        for spool in self._spools:
+            spool.close()
+
+    def _decode(self) -> None:
+        error: JobError | None = None
+        warnings: tuple[Notice, ...] = ()
+        try:
+            warnings = tuple(notice for number in range(len(self._files)) for notice in self._decode_file(number))
+        except JobError as known:
+            error = known
+        except Exception as unforeseen:  # noqa: BLE001 - it is the spool's reader that raises it, with this as its cause
+            error = Internal()
+            error.__cause__ = unforeseen
+        for spool in self._spools:
+            spool.finish(error, warnings)
+
+    def _decode_file(self, number: int) -> list[Notice]:
+        file = self._files[number]
+        lines = [line for line in self._lines if line.feed.file == number]
+        with file.container:
+            for packet in file.packets():
+                from_thread.check_cancelled()
+                fed = [line for line in lines if line.feed.stream == packet.stream_index]
+                for frame, time in file.frames(packet):
+                    for line in fed:
+                        line.take(frame, time)
+                self._publish()
+            for line in lines:
+                line.flush()
+                line.ended = True
+            self._publish()
+            end = max(line.position for line in lines) / SAMPLE_RATE
+            if not end:
+                raise MediaCorrupt("Nothing in the file's audio could be decoded.")
+            return list(file.notices(end))
+
+    def _publish(self) -> None:
+        for spool in self._spools:
+            behind = [line.position for line in self._lines if line.spool is spool and not line.ended]
+            spool.publish(min(behind, default=0))
+        longest = max(line.position for line in self._lines) / SAMPLE_RATE
+        if longest > self._max_seconds:
+            raise MediaTooLarge(f"The recording is longer than {self._max_seconds:.0f} s, the most that is taken here.")
