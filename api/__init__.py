@@ -1,1 +1,48 @@
-"""The door: HTTP in, problem+json or transcripts out."""
+"""The door: HTTP in, problem+json or transcripts out.
+
+    POST /v1/jobs                    Submissions    requests · bodies
+    GET  /v1/jobs/{id}               read_job       schemas
+    GET  /v1/jobs/{id}/transcript    read_transcript
+    GET  /livez  /readyz             Health
+    GET  /openapi.json               openapi
+
+Around every route: ``middleware`` (request id, tenant by ``security``, log) and ``problems`` (errors as answers).
+"""
+
+from __future__ import annotations
+
+from quart import Quart
+
+from api.bodies import PacedConnection, PacedRequest
+from api.health import Health
+from api.jobs import Submissions, read_job
+from api.middleware import surround
+from api.openapi import publish
+from api.problems import answer_error
+from api.requests import EngineFacts
+from api.security import TokenReader
+from api.transcripts import read_transcript
+from pipeline.settings import Settings
+from pipeline.store import Store
+
+__all__ = ["EngineFacts", "Health", "create_app"]
+
+
+def create_app(store: Store, settings: Settings, *, engine: EngineFacts, health: Health) -> Quart:
+    """Needs ``settings.auth.secret``. Raises ``ConfigError`` when tokens could not be verified with it."""
+    app = Quart(__name__, static_folder=None)
+    app.asgi_http_class, app.request_class = PacedConnection, PacedRequest
+    app.config["MAX_CONTENT_LENGTH"] = None  # each route has a limit of its own, kept while it reads
+    app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
+    app.url_map.merge_slashes = False  # it would answer with a redirect that is not ours
+
+    surround(app, store, TokenReader(settings.auth))
+    app.register_error_handler(Exception, answer_error)
+
+    app.post("/v1/jobs")(Submissions(settings, engine).submit_job)
+    app.get("/v1/jobs/<uuid:job_id>")(read_job)
+    app.get("/v1/jobs/<uuid:job_id>/transcript")(read_transcript)
+    app.get("/livez")(health.livez)
+    app.get("/readyz")(health.readyz)
+    publish(app)
+    return app

@@ -1,0 +1,186 @@
+"""The contract for machines: an OpenAPI 3.1 document, made of the routes and of the models that they speak."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from itertools import groupby
+from operator import attrgetter
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+from quart import Quart, Response
+from werkzeug.routing import Rule
+
+from api.problems import CONTENT_TYPE
+from api.schemas import JobView, ProblemView
+from api.transcripts import FORMS
+from pipeline.errors import (
+    AntiphonError,
+    CapabilityUnsupported,
+    EngineUnavailable,
+    InvalidRequest,
+    JobNotFinished,
+    MalformedJson,
+    NotFound,
+    PayloadTooLarge,
+    TenantClaimMissing,
+    Unauthenticated,
+    UnsupportedMediaType,
+    UrlNotAllowed,
+)
+from pipeline.jobs import JobRequest
+from pipeline.transcript import Transcript
+
+Json = dict[str, Any]
+
+MODELS: Final[Sequence[tuple[type[BaseModel], Literal["validation", "serialization"]]]] = (
+    (JobRequest, "validation"),
+    (JobView, "serialization"),
+    (Transcript, "serialization"),
+    (ProblemView, "serialization"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """What the document says of one route. ``content``: its good answer by media type; ``more``: added as it is."""
+
+    summary: str
+    content: Json
+    status: int = 200
+    errors: tuple[type[AntiphonError], ...] = ()
+    more: Json = field(default_factory=dict)
+
+
+def publish(app: Quart) -> None:
+    """Add ``/openapi.json``, which tells of all routes of ``app`` and of itself."""
+
+    async def openapi() -> Response:
+        return Response(document, content_type="application/json")
+
+    app.get("/openapi.json")(openapi)
+    document = json.dumps(_document(app.url_map.iter_rules()), ensure_ascii=False)
+
+
+def _document(rules: Iterable[Rule]) -> Json:
+    _, schemas = models_json_schema(MODELS, ref_template="#/components/schemas/{model}")
+    by_path = groupby(sorted(rules, key=attrgetter("rule")), key=attrgetter("rule"))
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Antiphon", "version": version("antiphon"), "license": {"name": "Apache-2.0"}},
+        "paths": {_template(path): _path_item(group) for path, group in by_path},
+        "components": {
+            "schemas": schemas["$defs"],
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
+        },
+    }
+
+
+def _template(path: str) -> str:
+    return re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", path)
+
+
+def _path_item(rules: Iterable[Rule]) -> Json:
+    return {
+        method.lower(): _operation(rule)
+        for rule in rules
+        for method in sorted(rule.methods or ())
+        if method not in ("HEAD", "OPTIONS")
+    }
+
+
+def _operation(rule: Rule) -> Json:
+    told = OPERATIONS[rule.endpoint]
+    ids = [_parameter("path", name, {"type": "string", "format": "uuid"}) for name in sorted(rule.arguments)]
+    needs_token = Unauthenticated in told.errors
+    return {
+        "operationId": rule.endpoint,
+        "summary": told.summary,
+        "security": [{"token": []}] if needs_token else [],
+        "responses": {str(told.status): {"description": told.summary, "content": told.content}, **_errors(told)},
+        **told.more,
+        "parameters": [*ids, *told.more.get("parameters", [])],
+    }
+
+
+def _errors(told: Operation) -> Json:
+    by_status: dict[int, list[str]] = {}
+    for error in told.errors:
+        by_status.setdefault(error.status, []).append(error.code)
+    content = {CONTENT_TYPE: {"schema": _ref(ProblemView)}}
+    return {str(status): {"description": ", ".join(codes), "content": content} for status, codes in by_status.items()}
+
+
+def _ref(model: type) -> Json:
+    return {"$ref": f"#/components/schemas/{model.__name__}"}
+
+
+def _parameter(place: str, name: str, schema: Json) -> Json:
+    return {"in": place, "name": name, "required": place == "path", "schema": schema}
+
+
+_STATUS: Final[Json] = {
+    "application/json": {
+        "schema": {"type": "object", "properties": {"status": {"const": "ok"}}, "required": ["status"]}
+    }
+}
+_TRANSCRIPT: Final[Json] = {
+    form.media_type: {"schema": _ref(Transcript) if name == "json" else {"type": "string"}}
+    for name, form in FORMS.items()
+}
+_SUBMISSION: Final[Json] = {
+    "required": True,
+    "content": {
+        "application/json": {"schema": {"allOf": [_ref(JobRequest), {"required": ["media_url"]}]}},
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "properties": {
+                    "file": {"type": "string", "contentMediaType": "application/octet-stream"},
+                    "request": _ref(JobRequest),
+                },
+                "required": ["file"],
+            },
+            "encoding": {"request": {"contentType": "application/json"}},
+        },
+    },
+}
+_TENANTS: Final = (Unauthenticated, TenantClaimMissing, EngineUnavailable)
+_SUBMIT_ERRORS: Final = (
+    *_TENANTS,
+    MalformedJson,
+    PayloadTooLarge,
+    UnsupportedMediaType,
+    InvalidRequest,
+    CapabilityUnsupported,
+    UrlNotAllowed,
+)
+
+OPERATIONS: Final[Mapping[str, Operation]] = {
+    "submit_job": Operation(
+        "Submit a recording to be transcribed.",
+        {"application/json": {"schema": _ref(JobView)}},
+        202,
+        _SUBMIT_ERRORS,
+        {"requestBody": _SUBMISSION},
+    ),
+    "read_job": Operation(
+        "How a job is, and its result once it is completed.",
+        {"application/json": {"schema": _ref(JobView)}},
+        errors=(*_TENANTS, NotFound),
+    ),
+    "read_transcript": Operation(
+        "The transcript alone, in the form of ?format= or else of Accept.",
+        _TRANSCRIPT,
+        errors=(*_TENANTS, NotFound, JobNotFinished, InvalidRequest),
+        more={"parameters": [_parameter("query", "format", {"enum": list(FORMS), "default": "json"})]},
+    ),
+    "livez": Operation("Whether this process lives.", _STATUS, errors=(EngineUnavailable,)),
+    "readyz": Operation("Whether this replica takes requests.", _STATUS, errors=(EngineUnavailable,)),
+    "openapi": Operation("This document.", {"application/json": {"schema": {"type": "object"}}}),
+}

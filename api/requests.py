@@ -1,0 +1,189 @@
+"""What a client asks for, read from JSON and held against the contract, the address rules and the loaded model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import Final, TypeVar
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from pipeline.egress import check_url
+from pipeline.errors import (
+    AntiphonError,
+    CapabilityUnsupported,
+    InvalidRequest,
+    MalformedJson,
+    Pointed,
+    UrlNotAllowed,
+)
+from pipeline.jobs import JobRequest
+from pipeline.settings import DownloadSettings
+
+Refusal = TypeVar("Refusal", bound=AntiphonError)
+
+# Enough to mend a request by; an answer must not grow with the nonsense it answers.
+MAX_ERRORS: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFacts:
+    """What the door must know of the loaded model. ``languages``: codes; ``model``: its name, as clients may see it."""
+
+    translate: bool
+    words: bool
+    languages: frozenset[str]
+    model: str
+
+
+def read_request(body: bytes) -> JobRequest:
+    """Raises ``MalformedJson``, or ``InvalidRequest`` with a pointer to each wrong member."""
+    try:
+        request = JobRequest.model_validate_json(body, strict=True)
+    except ValidationError as error:
+        raise _unreadable(error.errors(include_url=False, include_input=False)) from None
+    refuse(InvalidRequest, _unstorable(request.model_dump(), ""))
+    return request
+
+
+def check_source(request: JobRequest, settings: DownloadSettings) -> None:
+    """Judge the form of ``media_url`` and ``media_headers``. Raises ``InvalidRequest`` or ``UrlNotAllowed``."""
+    if request.media_url is None:
+        refuse(InvalidRequest, [Pointed("/media_url", "This member is required.")])
+    else:
+        try:
+            check_url(request.media_url, settings)
+        except UrlNotAllowed as error:
+            raise UrlNotAllowed(error.detail, errors=(Pointed("/media_url", error.detail),)) from None
+    refuse(InvalidRequest, _bad_headers(request.media_headers))
+
+
+def check_no_source(request: JobRequest) -> None:
+    """An upload is its own source. Raises ``InvalidRequest``."""
+    named = {"media_url", "media_headers"} & request.model_fields_set
+    refuse(InvalidRequest, [Pointed(f"/{name}", "An upload has no media_url.") for name in sorted(named)])
+
+
+def check_capabilities(request: JobRequest, engine: EngineFacts) -> None:
+    """Raises ``CapabilityUnsupported`` with a pointer to each member that cannot be honoured."""
+    refuse(CapabilityUnsupported, [*_not_yet(request), *_beyond_the_model(request, engine)])
+
+
+def refuse(kind: type[Refusal], errors: Iterable[Pointed]) -> None:
+    """Raise ``kind`` when there are ``errors``."""
+    if told := tuple(errors):
+        raise _refusal(kind, told)
+
+
+def _refusal(kind: type[Refusal], errors: Sequence[Pointed]) -> Refusal:
+    first = f"{errors[0].pointer}: {errors[0].detail}".removeprefix(": ")
+    detail = first if len(errors) == 1 else f"{first} ({len(errors)} members are wrong; see errors.)"
+    return kind(detail, errors=tuple(errors[:MAX_ERRORS]))
+
+
+# What the contract promises and this version cannot do: the values it honours, and what to say of others.
+_HONOURED: Final[Mapping[str, tuple[tuple[object, ...], str]]] = {
+    "processing_mode": (("downmix",), "This version can only downmix."),
+    "tracks": (((),), "This version knows no tracks; leave them out."),
+    "quality": (("fast", "balanced"), "This version knows fast and balanced."),
+    "callback_url": ((None,), "This version sends no webhooks; ask for the job instead."),
+    "retention_seconds": ((None,), "This version keeps jobs until they are deleted; leave it out."),
+}
+
+
+def _not_yet(request: JobRequest) -> Iterator[Pointed]:
+    for member, (honoured, otherwise) in _HONOURED.items():
+        if getattr(request, member) not in honoured:
+            yield Pointed(f"/{member}", otherwise)
+
+
+def _beyond_the_model(request: JobRequest, engine: EngineFacts) -> Iterator[Pointed]:
+    if request.language is not None and request.language not in engine.languages:
+        yield Pointed("/language", f"The model {engine.model} does not know {request.language!r}.")
+    if request.target_language not in (None, "en"):
+        yield Pointed("/target_language", "Translation reaches only English: 'en'.")
+    elif request.target_language and not engine.translate:
+        yield Pointed("/target_language", f"The model {engine.model} cannot translate.")
+    if request.word_timestamps and not engine.words:
+        yield Pointed("/word_timestamps", f"The model {engine.model} gives no times of words.")
+
+
+# Headers that the downloader or HTTP itself must set; anything else is between the client and its server.
+_OURS: Final = frozenset(
+    {
+        "accept-encoding",
+        "connection",
+        "content-length",
+        "expect",
+        "host",
+        "if-range",
+        "keep-alive",
+        "proxy-authorization",
+    }
+    | {"proxy-connection", "range", "te", "trailer", "transfer-encoding", "upgrade"}
+)
+_TOKEN: Final = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz")  # RFC 9110, section 5.6.2
+
+
+def _bad_headers(headers: Mapping[str, str]) -> Iterator[Pointed]:
+    for name, value in headers.items():
+        pointer = _pointer(("media_headers", name))
+        if not name or not _TOKEN.issuperset(name.lower()):
+            yield Pointed(pointer, "This is not a header name.")
+        elif name.lower() in _OURS:
+            yield Pointed(pointer, "This header is set by the service.")
+        elif not value.isascii() or not value.isprintable() or value != value.strip():
+            yield Pointed(pointer, "A header value is printable ASCII without spaces around it.")
+
+
+def _unstorable(value: object, pointer: str) -> Iterator[Pointed]:
+    """JSON that no database keeps, though parsers take it."""
+    match value:
+        case str() if "\0" in value:
+            yield Pointed(pointer, "A NUL character cannot be kept.")
+        case float() if not isfinite(value):
+            yield Pointed(pointer, "A number must be finite.")
+        case dict():
+            for key, inner in value.items():
+                yield from _unstorable(key, pointer)
+                yield from _unstorable(inner, pointer + _pointer((key,)))
+        case list() | tuple():
+            for index, inner in enumerate(value):
+                yield from _unstorable(inner, f"{pointer}/{index}")
+
+
+def _unreadable(errors: Sequence[ErrorDetails]) -> AntiphonError:
+    if errors[0]["type"] == "json_invalid":
+        return MalformedJson(f"The body is not JSON: {errors[0]['ctx']['error']}.")
+    return _refusal(InvalidRequest, [Pointed(_pointer(error["loc"]), _in_words(error)) for error in errors])
+
+
+def _pointer(path: Iterable[str | int]) -> str:
+    """RFC 6901."""
+    return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in path)
+
+
+# What pydantic finds wrong, as one would say it; the braces are filled from the error's context.
+_WORDS: Final[Mapping[str, str]] = {
+    "extra_forbidden": "There is no such member.",
+    "missing": "This member is required.",
+    "model_type": "This must be a JSON object.",
+    "dict_type": "This must be a JSON object.",
+    "tuple_type": "This must be an array.",
+    "string_type": "This must be a string.",
+    "bool_type": "This must be true or false.",
+    "int_type": "This must be a whole number.",
+    "float_type": "This must be a number.",
+    "finite_number": "A number must be finite.",
+    "literal_error": "This must be {expected}.",
+    "greater_than_equal": "This must be at least {ge}.",
+    "string_too_long": "This may have at most {max_length} characters.",
+    "too_long": "This may have at most {max_length} members.",
+    "value_error": "{error}",
+}
+
+
+def _in_words(error: ErrorDetails) -> str:
+    return _WORDS.get(error["type"], "This is not a value that can stand here.").format_map(error.get("ctx", {}))

@@ -1,0 +1,129 @@
+"""The JSON that leaves the door: a job with its progress and its result, and problems."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Literal
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from pipeline.errors import AntiphonError, Pointed
+from pipeline.jobs import Job, JobStatus, Problem, Progress, Usage
+from pipeline.transcript import Notice, Transcript
+
+
+class View(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
+
+
+class ProblemView(View):
+    """An error as it is answered (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str
+    retryable: bool
+    request_id: str | None
+    errors: tuple[Pointed, ...] = ()
+
+    @classmethod
+    def of(cls, error: AntiphonError, *, instance: str, request_id: str) -> ProblemView:
+        told = Problem.of(error).model_dump(exclude={"stage", "attempt", "track"})
+        return cls(**told, instance=instance, request_id=request_id, errors=error.errors)
+
+
+class JobProblemView(ProblemView):
+    """What ended an attempt: the same object, and where in the job it happened."""
+
+    stage: str | None
+    attempt: int | None
+    track: str | None
+
+    @classmethod
+    def kept(cls, problem: Problem | None, *, instance: str) -> JobProblemView | None:
+        return cls(**problem.model_dump(), instance=instance, request_id=None) if problem else None
+
+
+class ProgressView(Progress):
+    eta_seconds: float | None
+
+    @classmethod
+    def of_job(cls, job: Job, now: datetime) -> ProgressView:
+        return cls(**job.progress.model_dump(), eta_seconds=_eta(job, now))
+
+
+class Links(View):
+    here: str = Field(alias="self")
+    transcript: str
+
+
+class JobView(View):
+    """A job as its tenant sees it; without the secrets that came with it."""
+
+    id: str
+    status: Literal["pending", "running", "completed", "failed", "cancelled"]
+    media_url: str | None
+    processing_mode: str
+    external_id: str | None
+    metadata: dict[str, JsonValue]
+    created_at: datetime
+    started_at: datetime | None
+    completed_at: datetime | None
+    attempt: int
+    max_attempts: int
+    next_attempt_at: datetime | None
+    progress: ProgressView
+    error: JobProblemView | None
+    last_error: JobProblemView | None
+    warnings: tuple[Notice, ...]
+    result: Transcript | None
+    usage: Usage | None
+    links: Links
+
+    @classmethod
+    def of(cls, job: Job, result: Transcript | None = None) -> JobView:
+        here = job_path(job)
+        return cls(
+            id=str(job.id),
+            status=job.status.value,
+            media_url=job.request.media_url and _without_secrets(job.request.media_url),
+            processing_mode=job.request.processing_mode,
+            external_id=job.request.external_id,
+            metadata=job.request.metadata,
+            created_at=job.created_at,
+            started_at=job.started_at,
+            completed_at=job.completed_at,
+            attempt=job.attempt,
+            max_attempts=job.max_attempts,
+            next_attempt_at=job.next_attempt_at,
+            progress=ProgressView.of_job(job, datetime.now(UTC)),
+            error=JobProblemView.kept(job.error, instance=here),
+            last_error=JobProblemView.kept(job.last_error, instance=here),
+            warnings=job.warnings,
+            result=result,
+            usage=job.usage,
+            links=Links(here=here, transcript=f"{here}/transcript"),
+        )
+
+
+def job_path(job: Job) -> str:
+    return f"/v1/jobs/{job.id}"
+
+
+def _without_secrets(url: str) -> str:
+    """The URL without its query, fragment and user."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def _eta(job: Job, now: datetime) -> float | None:
+    """Seconds left at the pace so far; none before some audio is done, since fetching tells nothing of transcribing."""
+    done = job.progress.fraction
+    if job.status is not JobStatus.RUNNING or job.started_at is None or not job.progress.audio_seconds_done:
+        return None
+    elapsed = max(0.0, (now - job.started_at).total_seconds())
+    return round(elapsed * (1 - done) / done, 1) if done else None

@@ -1,0 +1,127 @@
+"""A transcript in the form a client wants: json, text, srt or vtt, each with the same words in the same order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from quart import Response, request
+
+from api.middleware import tenant_jobs
+from pipeline.errors import InvalidRequest, JobNotFinished
+from pipeline.jobs import Job
+from pipeline.transcript import Segment, Transcript
+
+
+async def read_transcript(job_id: UUID) -> Response:
+    jobs = tenant_jobs()
+    form = _wanted()
+    if (transcript := await jobs.transcript(job_id)) is None:
+        raise _not_there(await jobs.get(job_id))
+    return Response(form.render(transcript), content_type=f"{form.media_type}; charset=utf-8")
+
+
+def as_json(transcript: Transcript) -> str:
+    return transcript.model_dump_json()
+
+
+def as_text(transcript: Transcript) -> str:
+    return "".join(f"{line.labelled}\n" for line in _lines(transcript))
+
+
+def as_srt(transcript: Transcript) -> str:
+    return "\n".join(
+        f"{number}\n{_clock(line.start, ',')} --> {_clock(line.end, ',')}\n{line.labelled}\n"
+        for number, line in enumerate(_lines(transcript), 1)
+    )
+
+
+def as_vtt(transcript: Transcript) -> str:
+    cues = "".join(
+        f"\n{_clock(line.start, '.')} --> {_clock(line.end, '.')}\n{_voice(line)}{_escaped(line.text)}\n"
+        for line in _lines(transcript)
+    )
+    return f"WEBVTT\n{cues}"
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    media_type: str
+    render: Callable[[Transcript], str]
+
+
+FORMS: Final[Mapping[str, Form]] = {
+    "json": Form("application/json", as_json),
+    "text": Form("text/plain", as_text),
+    "srt": Form("application/x-subrip", as_srt),
+    "vtt": Form("text/vtt", as_vtt),
+}
+
+
+def _wanted() -> Form:
+    """``?format=`` decides, then ``Accept``; whoever accepts none of ours is answered in JSON."""
+    if (name := request.args.get("format")) is None:
+        best = request.accept_mimetypes.best_match([form.media_type for form in FORMS.values()])
+        return next((form for form in FORMS.values() if form.media_type == best), FORMS["json"])
+    if name not in FORMS:
+        raise InvalidRequest(f"There is no format {name[:32]!r}; give one of {', '.join(FORMS)}.")
+    return FORMS[name]
+
+
+def _not_there(job: Job) -> JobNotFinished:
+    if job.status.ended:
+        return JobNotFinished(f"This job is {job.status} and will have no transcript.")
+    return JobNotFinished(f"This job is {job.status}; ask again later.", retryable=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What is shown of a segment: milliseconds, one line of text, and who speaks when that is a question."""
+
+    start: int
+    end: int
+    speaker: str | None
+    text: str
+
+    @property
+    def labelled(self) -> str:
+        return f"{self.speaker}: {self.text}" if self.speaker else self.text
+
+
+def _lines(transcript: Transcript) -> Iterator[Line]:
+    speakers = _speakers(transcript)
+    for segment in transcript.segments:
+        if text := _one_line(segment.text):
+            yield Line(*_milliseconds(segment), speakers.get(segment.track), text)
+
+
+def _speakers(transcript: Transcript) -> Mapping[str, str]:
+    """Labels by track id; none when only one track speaks."""
+    speaking = [track for track in transcript.tracks if track.status == "transcribed"]
+    return {track.id: _one_line(track.label or track.id) for track in speaking} if len(speaking) > 1 else {}
+
+
+def _one_line(text: str) -> str:
+    """A blank line would end a cue, and a line break start a new line of text."""
+    return " ".join(text.split())
+
+
+def _milliseconds(segment: Segment) -> tuple[int, int]:
+    """A cue must end after it starts (WebVTT, section 4.1)."""
+    start = round(segment.start * 1000)
+    return start, max(start + 1, round(segment.end * 1000))
+
+
+def _clock(milliseconds: int, point: str) -> str:
+    seconds, rest = divmod(milliseconds, 1000)
+    return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}{point}{rest:03}"
+
+
+def _voice(line: Line) -> str:
+    return f"<v {_escaped(line.speaker)}>" if line.speaker else ""
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
