@@ -1,0 +1,149 @@
+"""The one room where the model lives: many ask, its lanes answer, in batches.
+
+    transcriber ─┐                        ┌─ lane 0 (a thread) ─┐
+    transcriber ─┼─ ask(window) ─▶ ready ─┤                     ├─▶ Draft | WindowError
+    transcriber ─┘      prepared, bounded └─ lane 1 (a thread) ─┘
+
+There is no linger: batches form while the lanes are busy, and an idle lane starts with what is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Hashable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+import structlog
+from anyio import CapacityLimiter, Semaphore, current_time, to_thread
+
+from pipeline.errors import EngineLost
+from stages.engines import CancelFlag, Draft, Engine, Window, WindowError
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True, eq=False)
+class _Ask:
+    """One prepared window on its way through the room. ``batch`` is the one that carries it, once it is running."""
+
+    item: Any
+    key: Hashable
+    batch: _Batch | None = None
+    answer: Draft | WindowError | None = None
+    answered: anyio.Event = field(default_factory=anyio.Event)
+    given_up: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class _Batch:
+    asks: Sequence[_Ask]
+    cancel: CancelFlag = field(default_factory=CancelFlag)
+
+
+@dataclass(frozen=True, slots=True)
+class RoomStatistics:
+    """Since the room was made. ``busy_seconds`` is summed over lanes; ``ready`` windows wait for one."""
+
+    lanes: int
+    busy_seconds: float
+    batches: int
+    windows: int
+    ready: int
+
+
+class ModelRoom:
+    """Answers while it is ``open``. ``jobs`` and ``tracks`` are how many of each it expects in flight."""
+
+    def __init__(self, engine: Engine, *, memory_limit: int, jobs: int, tracks_per_job: int) -> None:
+        self.engine = engine
+        self.jobs = jobs
+        self.tracks = jobs * tracks_per_job
+        self._can = engine.capabilities
+        # Two batches a lane must fit, or lanes would wait for features however small the limit.
+        self._places = max(2 * self._can.lanes * self._can.max_batch, memory_limit // self._can.bytes_per_item)
+        self._ready: list[_Ask] = []
+        self._arrived = anyio.Event()
+        self._idle = 0
+        self._busy = 0.0
+        self._batches = self._windows = 0
+
+    def statistics(self) -> RoomStatistics:
+        return RoomStatistics(self._can.lanes, self._busy, self._batches, self._windows, len(self._ready))
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """Run the lanes. Leaving the block ends them as soon as their batches have."""
+        self._held = Semaphore(self._places)
+        self._preparing = CapacityLimiter(self._can.lanes)
+        async with anyio.create_task_group() as group:
+            for n in range(self._can.lanes):
+                group.start_soon(self._lane, name=f"lane-{n}")
+            yield
+            group.cancel_scope.cancel()
+
+    async def ask(self, window: Window) -> Draft | WindowError:
+        """What the engine hears in ``window``; an error of that window is a value. Waits while the room is full."""
+        async with self._held:
+            item = await to_thread.run_sync(self.engine.prepare, window, limiter=self._preparing)
+            ask = _Ask(item, self.engine.batch_key(item))
+            self._ready.append(ask)
+            self._arrived.set()
+            try:
+                await ask.answered.wait()
+            finally:
+                self._give_up(ask)
+        assert ask.answer is not None
+        return ask.answer
+
+    def _give_up(self, ask: _Ask) -> None:
+        """Nobody waits for this window any more; a batch for nobody is told to stop."""
+        ask.given_up = True
+        if ask in self._ready:
+            self._ready.remove(ask)
+        if ask.batch and all(other.given_up for other in ask.batch.asks):
+            ask.batch.cancel.set()
+
+    async def _lane(self) -> None:
+        thread = CapacityLimiter(1)
+        while True:
+            self._idle += 1
+            while not self._ready:
+                self._arrived = anyio.Event() if self._arrived.is_set() else self._arrived
+                await self._arrived.wait()
+            batch = self._next_batch()
+            self._idle -= 1
+            for ask, answer in zip(batch.asks, await self._run(batch, thread), strict=True):
+                ask.answer = answer
+                ask.answered.set()
+
+    def _next_batch(self) -> _Batch:
+        """The oldest window and those that may share its pass, in order of age; idle lanes share what is there."""
+        key = self._ready[0].key
+        alike = [ask for ask in self._ready if ask.key == key]
+        share = -(-len(alike) // self._idle)
+        batch = _Batch(alike[: min(share, self._can.max_batch)])
+        for ask in batch.asks:
+            ask.batch = batch
+            self._ready.remove(ask)
+        return batch
+
+    async def _run(self, batch: _Batch, thread: CapacityLimiter) -> Sequence[Draft | WindowError]:
+        """Every batch that the device runs passes here. One that breaks is done again a window at a time."""
+        started = current_time()
+        try:
+            items = [ask.item for ask in batch.asks]
+            return await to_thread.run_sync(self.engine.run, items, batch.cancel, limiter=thread)
+        except EngineLost:
+            raise
+        except Exception as error:
+            log.warning("engine-batch-failed", windows=len(batch.asks), error=type(error).__name__, exc_info=error)
+            if len(batch.asks) == 1:
+                return [WindowError(f"the engine failed on this window ({type(error).__name__})")]
+        finally:
+            self._busy += current_time() - started
+            self._batches += 1
+            self._windows += len(batch.asks)
+        alone = [_Batch([ask], batch.cancel) for ask in batch.asks]
+        return [answer for one in alone for answer in await self._run(one, thread)]
