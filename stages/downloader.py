@@ -106,7 +106,10 @@ class _Arriving:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """The client's own URL, or one that it redirects to. ``host`` is of the former; ``own``: so is this place."""
+    """Where the media may be: the client's own URL, or one it redirects to.
+
+    ``host`` is always the client's own. ``own`` ends where a redirect leaves the origin, and does not come back.
+    """
 
     url: URL
     headers: Mapping[str, str]
