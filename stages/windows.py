@@ -219,7 +219,7 @@ class Silero:
 
         ``samples``: the block and, unless the track ends, the second after it.
         """
-        frames = -(-len(samples) // FRAME)
+        frames = max(1, -(-len(samples) // FRAME))  # an empty track is one frame of silence
         sound = np.zeros(frames * FRAME, np.float32)
         sound[: len(samples)] = _floats(samples)
         levels = np.sqrt(np.mean(np.square(sound.reshape(-1, FRAME)), axis=1))
@@ -231,8 +231,8 @@ class Silero:
             if first or not self._listening:
                 self._state = _fresh_state()
             scores[first:last], self._state = _score(heard[first:last], self._state)
-        self._listening = bool(count and audible[-1])
-        self._before = heard[-1, FRAME:] if count else self._before
+        self._listening = bool(audible[-1])
+        self._before = heard[-1, FRAME:]
         return scores, levels[:count].astype(np.float32)
 
     def _audible(self, loud: NDArray[np.bool_]) -> NDArray[np.bool_]:

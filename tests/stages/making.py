@@ -1,0 +1,89 @@
+"""Recordings made for tests: streams that start late or have holes, in any container and codec that PyAV writes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.audio.resampler import AudioResampler
+from numpy.typing import NDArray
+
+Sound = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A stretch of sound that lies in its stream at ``start`` seconds. ``sound``: float32, shape (channels, n)."""
+
+    start: float
+    sound: Sound
+
+
+@dataclass(frozen=True, eq=False)
+class Stream:
+    parts: Sequence[Part]
+    rate: int = 48_000
+    codec: str = "pcm_s16le"
+
+
+def clicks(*times: float, seconds: float, rate: int = 48_000, begins: float = 0.0, channels: int = 1) -> Sound:
+    """Silence from ``begins`` on, with a burst of 10 ms of 1 kHz at each of ``times`` (on the media's clock)."""
+    sound = np.zeros(round(seconds * rate), np.float32)
+    burst = 0.6 * np.sin(2 * np.pi * 1000 * np.arange(rate // 100) / rate)
+    for time in times:
+        at = round((time - begins) * rate)
+        sound[at : at + len(burst)] = burst[: len(sound) - at]
+    return np.tile(sound, (channels, 1))
+
+
+def tone(hertz: float, *, seconds: float, rate: int = 48_000, level: float = 0.3) -> Sound:
+    return (level * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)).astype(np.float32)[None]
+
+
+def record(path: Path, *streams: Stream, container_format: str | None = None) -> Path:
+    """Write the streams to ``path``, interleaved by time, each frame with the time stamp of its place."""
+    with av.open(str(path), "w", format=container_format) as container:
+        packets: list[av.Packet[av.AudioStream]] = []
+        for stream in streams:
+            packets += _encoded(container, stream)
+        for packet in sorted(packets, key=lambda packet: (packet.dts or 0) * packet.time_base):
+            container.mux(packet)
+    return path
+
+
+def _encoded(container: av.container.OutputContainer, stream: Stream) -> list[av.Packet[av.AudioStream]]:
+    layout = "mono" if len(stream.parts[0].sound) == 1 else "stereo"
+    out = container.add_stream(stream.codec, rate=stream.rate, layout=layout)
+    assert isinstance(out, av.AudioStream)
+    packets: list[av.Packet[av.AudioStream]] = []
+    for part in stream.parts:
+        # Without a frame size of its own an encoder packs what it is given: 20 ms, as callers do.
+        convert = AudioResampler(out.format.name, layout, stream.rate, frame_size=out.frame_size or stream.rate // 50)
+        whole = av.AudioFrame.from_ndarray(np.ascontiguousarray(part.sound), "fltp", layout)
+        whole.sample_rate, whole.time_base = stream.rate, Fraction(1, stream.rate)
+        whole.pts = round(part.start * stream.rate)
+        for frame in [*convert.resample(whole), *convert.resample(None)]:
+            packets += out.encode(frame)
+    return packets + out.encode(None)
+
+
+def sound_of(path: Path) -> tuple[Sound, int]:
+    """A file's sound as it stands in the file, float32, shape (channels, n), and its rate."""
+    with av.open(str(path)) as container:
+        stream = container.streams.audio[0]
+        convert = AudioResampler("fltp", stream.layout, stream.rate)
+        frames = [out for frame in container.decode(stream) for out in convert.resample(frame)]
+        return np.concatenate([frame.to_ndarray() for frame in frames], axis=1).astype(np.float32), stream.rate
+
+
+def resampled(sound: tuple[Sound, int]) -> NDArray[np.int16]:
+    """Mono int16 at 16 kHz, shape (n,), of the mean of the channels."""
+    channels, rate = sound
+    frame = av.AudioFrame.from_ndarray(channels.mean(axis=0, keepdims=True), "fltp", "mono")
+    frame.sample_rate = rate
+    convert = AudioResampler("s16", "mono", 16_000)
+    return np.concatenate([out.to_ndarray()[0] for out in [*convert.resample(frame), *convert.resample(None)]])
