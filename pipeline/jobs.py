@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any, Literal, NewType
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationInfo, field_validator
 from pydantic_core import to_json
 
 from pipeline.errors import AntiphonError, Internal
@@ -65,7 +65,7 @@ class JobRequest(BaseModel):
     media_headers: dict[str, str] = Field(default_factory=dict, max_length=32)
     media_type: str | None = Field(default=None, max_length=255)
     processing_mode: Literal["downmix", "select", "multitrack"] = "downmix"
-    track_index: int | None = Field(default=None, ge=0)
+    track_index: int | None = Field(default=None, ge=0, validate_default=True)
     split_channels: Literal["auto", "always", "never"] = "auto"
     tracks: tuple[TrackRequest, ...] = Field(default=(), max_length=256)
     crosstalk: Literal["off", "mark", "suppress"] = "mark"
@@ -95,13 +95,15 @@ class JobRequest(BaseModel):
             raise ValueError(f"metadata takes {size} bytes as JSON; at most {METADATA_BYTES} are kept.")
         return metadata
 
-    @model_validator(mode="after")
-    def _index_goes_with_select(self) -> JobRequest:
-        if self.processing_mode == "select" and self.track_index is None:
+    @field_validator("track_index")
+    @classmethod
+    def _index_goes_with_select(cls, index: int | None, before: ValidationInfo) -> int | None:
+        mode = before.data.get("processing_mode")
+        if mode == "select" and index is None:
             raise ValueError("processing_mode 'select' needs track_index.")
-        if self.processing_mode != "select" and self.track_index is not None:
+        if mode not in ("select", None) and index is not None:
             raise ValueError("track_index has a meaning only with processing_mode 'select'.")
-        return self
+        return index
 
 
 # Where each stage begins on the way from 0 to 1; transcribing is nearly all of a job's time.

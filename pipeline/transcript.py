@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class Stored(BaseModel):
@@ -37,7 +37,8 @@ class Segment(Stored):
     compression_ratio: float | None
     overlaps: tuple[int, ...] = ()
     crosstalk: dict[str, Any] | None = None
-    words: tuple[Word, ...] | None = None
+    # no member at all when words were not asked for, rather than a null in every segment
+    words: tuple[Word, ...] | None = Field(default=None, exclude_if=lambda words: words is None)
 
 
 class Track(Stored):
