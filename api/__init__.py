@@ -30,7 +30,8 @@ __all__ = ["EngineFacts", "Health", "create_app"]
 
 def create_app(store: Store, settings: Settings, *, engine: EngineFacts, health: Health) -> Quart:
     """Needs ``settings.auth.secret``. Raises ``ConfigError`` when tokens could not be verified with it."""
-    app = Quart(__name__, static_folder=None)
+    # no file is served from anywhere, so Quart need not look for any, which would block the loop
+    app = Quart(__name__, static_folder=None, root_path="/", instance_path="/")
     app.asgi_http_class, app.request_class = PacedConnection, PacedRequest
     app.config["MAX_CONTENT_LENGTH"] = None  # each route has a limit of its own, kept while it reads
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from api.transcripts import FORMS, as_json, as_srt, as_text, as_vtt
+from pipeline.store.memory import MemoryStore
+from pipeline.transcript import Transcript
+from tests.api.visiting import Client, bearer, complete, make_segment, make_transcript
+
+HELLO = make_transcript(make_segment(0, "Hello <b>you</b> & me"), make_segment(3700, "Bye."))
+CALL = make_transcript(
+    make_segment(0, "Hello.", "0:0"),
+    make_segment(1, "Hi.", "1:0"),
+    labels={"0:0": "agent", "1:0": None},
+)
+
+
+def test_text_is_a_line_an_utterance() -> None:
+    assert as_text(HELLO) == "Hello <b>you</b> & me\nBye.\n"
+
+
+def test_srt_counts_its_cues_and_has_commas_in_its_times() -> None:
+    assert as_srt(HELLO) == (
+        "1\n00:00:00,240 --> 00:00:01,000\nHello <b>you</b> & me\n\n2\n01:01:40,240 --> 01:01:41,000\nBye.\n"
+    )
+
+
+def test_vtt_has_its_header_and_escapes_what_would_be_markup() -> None:
+    assert as_vtt(HELLO) == (
+        "WEBVTT\n\n00:00:00.240 --> 00:00:01.000\nHello &lt;b&gt;you&lt;/b&gt; &amp; me\n"
+        "\n01:01:40.240 --> 01:01:41.000\nBye.\n"
+    )
+
+
+def test_speakers_are_named_only_when_more_than_one_track_speaks() -> None:
+    assert as_text(CALL) == "agent: Hello.\n1:0: Hi.\n"
+    assert "\nagent: Hello.\n" in as_srt(CALL)
+    assert "\n<v agent>Hello.\n" in as_vtt(CALL)
+    silent = CALL.tracks[1].model_copy(update={"status": "silent"})
+    alone = CALL.model_copy(update={"tracks": (CALL.tracks[0], silent), "segments": CALL.segments[:1]})
+    assert as_text(alone) == "Hello.\n"
+    assert "agent" not in as_srt(alone) + as_vtt(alone)
+
+
+def test_nothing_said_is_a_valid_file_in_every_form() -> None:
+    nothing = make_transcript()
+    assert (as_text(nothing), as_srt(nothing), as_vtt(nothing)) == ("", "", "WEBVTT\n")
+    assert json.loads(as_json(nothing))["segments"] == []
+
+
+def test_words_are_a_member_only_when_they_were_asked_for() -> None:
+    def segment(transcript: Transcript) -> dict[str, Any]:
+        return dict(json.loads(as_json(transcript))["segments"][0])
+
+    assert "words" not in segment(HELLO)
+    assert segment(HELLO)["no_speech_prob"] is None
+    assert segment(make_transcript(make_segment(0, "Hello", words=True)))["words"][0]["word"] == "Hello"
+
+
+def test_a_cue_never_ends_before_it_has_begun() -> None:
+    instant = make_segment(0, "Hm.").model_copy(update={"start": 1.0, "end": 1.0})
+    assert "00:00:01.000 --> 00:00:01.001" in as_vtt(make_transcript(instant))
+
+
+def words_of(text: str) -> list[str]:
+    return text.split()
+
+
+def cues_of(file: str) -> list[str]:
+    """The words of a subtitle file, read as a player would: blocks apart, times first, the rest is text."""
+    blocks = [block.split("\n") for block in file.strip("\n").split("\n\n")]
+    texts = [line for lines in blocks for at, line in enumerate(lines) if at and " --> " in lines[at - 1]]
+    return words_of(" ".join(texts))
+
+
+ANYTHING = st.text(st.characters(codec="utf-8"), max_size=40) | st.text("a<>&- \n\r\t0123456789:,.", max_size=40)
+
+
+@given(st.lists(ANYTHING))
+def test_every_form_carries_the_same_words_in_the_same_order(texts: list[str]) -> None:
+    transcript = make_transcript(*(make_segment(number, text) for number, text in enumerate(texts)))
+    told = words_of(" ".join(texts))
+    in_json = " ".join(segment["text"] for segment in json.loads(as_json(transcript))["segments"])
+    assert words_of(in_json) == told
+    assert words_of(as_text(transcript)) == told
+    assert cues_of(as_srt(transcript)) == told
+    assert [html.unescape(word) for word in cues_of(as_vtt(transcript))] == told
+
+
+@given(st.lists(ANYTHING), st.text(st.characters(codec="utf-8")))
+def test_no_text_and_no_label_breaks_out_of_its_cue(texts: list[str], label: str) -> None:
+    labels = {"0:0": label, "1:0": "b"}
+    segments = [make_segment(number, text, "0:0") for number, text in enumerate(texts)]
+    file = as_vtt(make_transcript(*segments, labels=labels))
+    cues = [text for text in texts if text.split()]
+    assert len(re.findall(r"^[\d:.]+ --> [\d:.]+$", file, re.MULTILINE)) == len(cues)
+    assert file.count("-->") == len(cues)
+    assert file.count("\n") == 1 + 3 * len(cues)
+
+
+MEDIA_TYPES = {"json": "application/json", "text": "text/plain", "srt": "application/x-subrip", "vtt": "text/vtt"}
+
+
+@pytest.mark.parametrize("name", FORMS)
+async def test_the_form_is_named_by_format_or_by_accept(
+    client: Client, store: MemoryStore, submit: Callable[..., Any], name: str
+) -> None:
+    path = (await submit()).headers["Location"] + "/transcript"
+    await complete(store, HELLO)
+    for query, accept in ((f"?format={name}", "image/png"), ("", MEDIA_TYPES[name])):
+        answer = await client.get(path + query, headers=bearer(Accept=accept))
+        assert answer.status_code == 200
+        assert answer.headers["Content-Type"] == f"{MEDIA_TYPES[name]}; charset=utf-8"
+        assert await answer.get_data() == FORMS[name].render(HELLO).encode()
+
+
+@pytest.mark.parametrize("accept", ["*/*", "image/png", "", ";;;q=x"])
+async def test_json_is_answered_to_whoever_asks_for_nothing_we_have(
+    client: Client, store: MemoryStore, submit: Callable[..., Any], accept: str
+) -> None:
+    path = (await submit()).headers["Location"] + "/transcript"
+    await complete(store, HELLO)
+    answer = await client.get(path, headers=bearer(Accept=accept))
+    assert Transcript.model_validate(await answer.get_json()) == HELLO
+
+
+async def test_an_unknown_format_is_refused_with_those_there_are(client: Client, submit: Callable[..., Any]) -> None:
+    path = (await submit()).headers["Location"] + "/transcript?format=docx"
+    answer = await client.get(path, headers=bearer())
+    body = await answer.get_json()
+    assert (answer.status_code, body["code"]) == (422, "invalid-request")
+    assert "json, text, srt, vtt" in body["detail"]
