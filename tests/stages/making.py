@@ -55,6 +55,20 @@ def record(path: Path, *streams: Stream, container_format: str | None = None) ->
     return path
 
 
+def film(path: Path, *, sound: Sound | None) -> Path:
+    """A second of grey pictures, with or without sound."""
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("mpeg4", rate=25)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        packets = _encoded(container, Stream([Part(0.0, sound)], codec="aac")) if sound is not None else []
+        for number in range(25):
+            picture = av.VideoFrame.from_ndarray(np.full((72, 64), 128, np.uint8), "yuv420p")
+            picture.pts = number
+            container.mux(video.encode(picture))
+        container.mux([*video.encode(None), *packets])
+    return path
+
+
 def _encoded(container: av.container.OutputContainer, stream: Stream) -> list[av.Packet[av.AudioStream]]:
     layout = "mono" if len(stream.parts[0].sound) == 1 else "stereo"
     out = container.add_stream(stream.codec, rate=stream.rate, layout=layout)

@@ -1,0 +1,330 @@
+"""Demuxer: everything audible in the files, mixed, at its right time."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from pipeline.claim import Claim, Why
+from pipeline.errors import JobError, MediaCorrupt, MediaTooLarge, MediaUnsupported
+from pipeline.jobs import Job
+from pipeline.settings import AudioSettings
+from stages.demuxer import Clock, Demuxer
+from stages.messages import Media, TrackAudio
+from stages.spool import SAMPLE_RATE
+from tests.stages.making import Part, Stream, clicks, film, record, resampled, sound_of, tone
+
+
+@pytest.fixture
+def claim(make_job: Callable[..., Job], tmp_path: Path) -> Claim:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    return Claim(make_job(), scratch=scratch)
+
+
+@asynccontextmanager
+async def demuxed(claim: Claim, *paths: Path, audio: AudioSettings | None = None) -> AsyncIterator[list[TrackAudio]]:
+    demuxer = Demuxer(audio or AudioSettings())
+    async with demuxer.running(), claim.resources:
+        yield [track async for track in demuxer.handle(claim, Media(paths))]
+
+
+async def heard(track: TrackAudio) -> NDArray[np.int16]:
+    return await track.spool.read(0, 10**9)
+
+
+async def refusal(claim: Claim, path: Path) -> JobError:
+    """Why the demuxer does not take this file."""
+    demuxer = Demuxer(AudioSettings())
+    async with demuxer.running():
+        with pytest.raises(JobError) as raised:
+            [track async for track in demuxer.handle(claim, Media((path,)))]
+    return raised.value
+
+
+def onsets(samples: NDArray[np.int16]) -> list[float]:
+    """Where clicks begin, in seconds: loud after 100 ms that were not."""
+    loud = np.flatnonzero(np.abs(samples.astype(int)) > 2500)
+    return [int(at) / SAMPLE_RATE for n, at in enumerate(loud) if n == 0 or at - loud[n - 1] > SAMPLE_RATE // 10]
+
+
+async def mixed(claim: Claim, *paths: Path) -> tuple[NDArray[np.int16], list[str]]:
+    """What the one track of these files sounds like, and the codes of its warnings."""
+    async with demuxed(claim, *paths) as [track]:
+        samples = await heard(track)
+        assert track.spool.error is None
+        return samples, [notice.code for notice in track.spool.warnings]
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "rates", "within"),
+    [
+        ("late.mkv", "pcm_s16le", (48_000, 16_000), 0.005),
+        ("late.mkv", "aac", (48_000, 44_100), 0.005),
+        ("late.mkv", "libopus", (48_000, 48_000), 0.005),
+        ("late.mkv", "flac", (8_000, 44_100), 0.005),
+        ("late.mp4", "aac", (44_100, 16_000), 0.005),
+        ("late.mp4", "libmp3lame", (48_000, 44_100), 0.005),
+        ("late.ts", "aac", (48_000, 48_000), 0.025),  # MPEG-TS does not tell an encoder's delay
+    ],
+)
+async def test_every_click_of_every_stream_is_heard_at_its_time(
+    claim: Claim, tmp_path: Path, name: str, codec: str, rates: tuple[int, int], within: float
+) -> None:
+    first, late = rates
+    path = record(
+        tmp_path / name,
+        Stream([Part(0.0, clicks(3.0, seconds=6, rate=first))], first, codec),
+        Stream([Part(1.5, clicks(2.0, 4.0, seconds=4, rate=late, begins=1.5, channels=2))], late, codec),
+    )
+    samples, warnings = await mixed(claim, path)
+    assert onsets(samples) == pytest.approx([2.0, 3.0, 4.0], abs=within)
+    assert warnings == []
+
+
+@given(
+    starts=st.lists(st.floats(0, 3), min_size=1, max_size=3),
+    rate=st.sampled_from([8_000, 11_025, 22_050, 44_100, 48_000]),
+    hole=st.floats(0.1, 2),
+)
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_holes_and_late_starts_become_silence(
+    claim: Claim, tmp_path: Path, starts: list[float], rate: int, hole: float
+) -> None:
+    def parts(start: float) -> list[Part]:
+        again = start + 0.5 + hole
+        return [
+            Part(start, clicks(start + 0.2, seconds=0.5, rate=rate, begins=start)),
+            Part(again, clicks(again + 0.2, seconds=0.5, rate=rate, begins=again)),
+        ]
+
+    starts[0] = 0.0  # the media's clock begins with its first stream
+    path = record(tmp_path / "holes.mkv", *(Stream(parts(start), rate) for start in starts))
+    fresh = Claim(claim.job, scratch=claim.scratch)
+    samples, warnings = await mixed(fresh, path)
+    loud = np.abs(samples.astype(int)) > 2500
+    for time in (begin + click for begin in starts for click in (0.2, 0.7 + hole)):
+        at = round(time * SAMPLE_RATE)
+        assert loud[at - 80 : at + 80].any(), time
+    assert len(samples) / SAMPLE_RATE == pytest.approx(max(starts) + 1.0 + hole, abs=0.005)
+    assert warnings == []
+
+
+async def test_time_stamps_that_are_rounded_leave_no_gaps(claim: Claim, tmp_path: Path) -> None:
+    # 1024 samples at 44 100 Hz are 23.2 ms; Matroska keeps whole milliseconds.
+    path = record(tmp_path / "tone.mkv", Stream([Part(0.0, tone(200, seconds=5, rate=44_100))], 44_100, "aac"))
+    samples, _ = await mixed(claim, path)
+    steps = np.abs(np.diff(samples[1600:-1600].astype(int)))
+    assert (
+        steps.max() < 2 * 0.3 * 32768 * 2 * np.pi * 200 / SAMPLE_RATE
+    )  # what the codec adds; a gap steps ten times so far
+
+
+async def test_loud_streams_are_clipped_and_never_wrap(claim: Claim, tmp_path: Path) -> None:
+    loud = tone(100, seconds=1, rate=16_000, level=0.9)
+    path = record(tmp_path / "x.mkv", *(Stream([Part(0.0, loud)], 16_000) for _ in range(3)))
+    samples, _ = await mixed(claim, path)
+    expected = np.clip(3 * np.round(loud[0] * 32768), -32768, 32767)
+    assert np.abs(samples - expected).max() <= 3
+
+
+async def test_the_channels_of_a_stream_are_averaged(claim: Claim, tmp_path: Path) -> None:
+    left = tone(300, seconds=1, rate=16_000, level=0.8)
+    path = record(tmp_path / "x.wav", Stream([Part(0.0, np.concatenate([left, np.zeros_like(left)]))], 16_000))
+    samples, _ = await mixed(claim, path)
+    assert np.abs(samples - left[0] * 16384).max() <= 2
+
+
+@pytest.mark.parametrize("codec", ["pcm_u8", "pcm_s16le", "pcm_s24le", "pcm_s32le", "pcm_f32le", "pcm_f64le"])
+async def test_every_sample_format_has_the_same_full_scale(claim: Claim, tmp_path: Path, codec: str) -> None:
+    path = record(tmp_path / "x.wav", Stream([Part(0.0, tone(300, seconds=1, rate=16_000, level=0.5))], 16_000, codec))
+    samples, _ = await mixed(claim, path)
+    assert samples.max() == pytest.approx(16384, rel=0.02)
+    assert samples.min() == pytest.approx(-16384, rel=0.02)
+
+
+async def test_the_rate_may_change_in_mid_stream(claim: Claim, tmp_path: Path) -> None:
+    pieces = [
+        record(tmp_path / f"{rate}.mp3", Stream([Part(0.0, clicks(1.0, seconds=2, rate=rate))], rate, "libmp3lame"))
+        for rate in (44_100, 32_000)
+    ]
+    both = tmp_path / "both.mp3"
+    both.write_bytes(b"".join(piece.read_bytes() for piece in pieces))
+    samples, _ = await mixed(claim, both)
+    first, second = onsets(samples)
+    assert first == pytest.approx(1.0, abs=0.06)
+    assert second - first == pytest.approx(2.0, abs=0.15)  # two encoders' delays lie between
+
+
+async def test_several_files_are_mixed_from_their_beginnings(claim: Claim, tmp_path: Path) -> None:
+    one = record(tmp_path / "one.wav", Stream([Part(0.0, clicks(1.0, seconds=2))]))
+    other = record(tmp_path / "other.flac", Stream([Part(0.0, clicks(2.5, seconds=3, rate=16_000))], 16_000, "flac"))
+    samples, _ = await mixed(claim, one, other)
+    assert onsets(samples) == pytest.approx([1.0, 2.5], abs=0.005)
+
+
+@pytest.mark.parametrize("name", ["sonnet_clip.mp3", "sonnet_clip.mp4", "sonnet_clip.ogg", "sonnet_clip.webm"])
+async def test_containers_of_one_clip_sound_alike_without_their_extensions(
+    claim: Claim, media: Path, tmp_path: Path, name: str
+) -> None:
+    bare = tmp_path / "media-0"
+    shutil.copyfile(media / name, bare)
+    samples, warnings = await mixed(claim, bare)
+    expected = resampled(sound_of(media / "sonnet_clip.ogg"))
+    assert len(samples) / SAMPLE_RATE == pytest.approx(9.01, abs=0.05)
+    assert np.corrcoef(envelope(samples), envelope(expected))[0, 1] > 0.95
+    assert warnings == []
+
+
+def envelope(samples: NDArray[np.int16]) -> NDArray[np.float64]:
+    """Level of each 100 ms of the first 8.9 s."""
+    levels: NDArray[np.float64] = np.sqrt(np.square(samples[: 89 * 1600].astype(float)).reshape(-1, 1600).mean(axis=1))
+    return levels
+
+
+async def test_a_track_says_what_it_was_made_of(claim: Claim, media: Path) -> None:
+    async with demuxed(claim, media / "jfk.flac") as [audio]:
+        track = audio.track
+        assert (track.id, track.index, track.stream, track.channel) == ("downmix", 0, None, None)
+        assert (track.codec, track.sample_rate, audio.of) == ("flac", 44_100, 1)
+        assert claim.progress.audio_seconds_total == pytest.approx(11.0)
+        assert claim.progress.tracks_total == 1
+
+
+async def test_video_and_cover_art_are_passed_over(claim: Claim, tmp_path: Path) -> None:
+    path = film(tmp_path / "film.mkv", sound=clicks(0.5, seconds=1))
+    samples, warnings = await mixed(claim, path)
+    assert onsets(samples) == pytest.approx([0.5], abs=0.005)
+    assert warnings == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param("Just text, named like music.", id="text"),
+        pytest.param("", id="empty"),
+        pytest.param("#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{target}\n#EXT-X-ENDLIST\n", id="hls"),
+        pytest.param("ffconcat version 1.0\nfile {target}\n", id="ffconcat"),
+        pytest.param("v=0\no=- 0 0 IN IP4 127.0.0.1\nc=IN IP4 127.0.0.1\nm=audio 5004 RTP/AVP 0\n", id="sdp"),
+        pytest.param("[Playlist]\nFile1={target}\nNumberOfEntries=1\n", id="pls"),
+        pytest.param('<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011"><Period/></MPD>', id="dash"),
+    ],
+)
+@pytest.mark.parametrize("name", ["media-0", "song.mp3", "list.m3u8"])
+async def test_what_is_not_media_or_names_other_files_is_refused(
+    claim: Claim, media: Path, tmp_path: Path, name: str, content: str
+) -> None:
+    path = tmp_path / name
+    path.write_text(content.format(target=media / "sonnet_clip.mp3"))
+    error = await refusal(claim, path)
+    assert isinstance(error, MediaUnsupported)
+    assert "not audio or video" in error.detail
+
+
+async def test_a_video_without_sound_is_refused(claim: Claim, tmp_path: Path) -> None:
+    error = await refusal(claim, film(tmp_path / "silent.mp4", sound=None))
+    assert isinstance(error, MediaUnsupported)
+    assert "no audio stream" in error.detail
+
+
+async def test_an_unknown_codec_is_refused(claim: Claim, tmp_path: Path) -> None:
+    path = record(tmp_path / "x.wav", Stream([Part(0.0, clicks(seconds=1))]))
+    wav = bytearray(path.read_bytes())
+    at = wav.index(b"fmt ") + 8
+    wav[at : at + 2] = b"\x99\x99"
+    path.write_bytes(wav)
+    error = await refusal(claim, path)
+    assert isinstance(error, MediaUnsupported)
+    assert "No decoder" in error.detail
+
+
+async def test_an_mp4_that_lost_its_index_is_called_incomplete(claim: Claim, media: Path, tmp_path: Path) -> None:
+    error = await refusal(claim, half_of(media / "sonnet_clip.mp4", tmp_path))
+    assert isinstance(error, MediaCorrupt)
+    assert "send it whole" in error.detail
+
+
+@pytest.mark.parametrize(
+    "name", ["jfk.flac", "sonnet_clip.mp3", "sonnet_clip.webm", "sonnet_clip.ogg", "x.wav", "x.mkv"]
+)
+async def test_of_a_file_cut_in_half_the_first_half_is_kept_with_a_warning(
+    claim: Claim, media: Path, tmp_path: Path, name: str
+) -> None:
+    whole = media / name
+    if not whole.exists():
+        whole = record(tmp_path / name, Stream([Part(0.0, tone(300, seconds=9))]))
+    samples, warnings = await mixed(claim, half_of(whole, tmp_path))
+    assert 3.5 < len(samples) / SAMPLE_RATE < 6
+    assert "media-truncated" in warnings
+
+
+async def test_what_lies_behind_damage_is_heard_at_its_time(claim: Claim, tmp_path: Path) -> None:
+    sound = clicks(0.5, 5.5, seconds=6) + 0.01 * np.random.default_rng(1).standard_normal(6 * 48_000).astype(np.float32)
+    path = record(tmp_path / "x.mkv", Stream([Part(0.0, sound)], codec="flac"))
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 20_000] = bytes(20_000)
+    path.write_bytes(data)
+    samples, warnings = await mixed(claim, path)
+    assert onsets(samples)[-1] == pytest.approx(5.5, abs=0.005)
+    assert warnings == ["media-damaged"]
+
+
+async def test_where_nothing_can_be_decoded_the_media_is_corrupt(claim: Claim, tmp_path: Path) -> None:
+    path = record(tmp_path / "x.flac", Stream([Part(0.0, tone(300, seconds=2))], codec="flac"))
+    data = path.read_bytes()
+    head = 42  # of FLAC: its name and stream information
+    path.write_bytes(data[:head] + bytes(len(data) - head))
+    async with demuxed(claim, path) as [track]:
+        await heard(track)
+        assert isinstance(track.spool.error, MediaCorrupt)
+
+
+async def test_a_recording_that_is_too_long_is_refused(claim: Claim, media: Path) -> None:
+    async with demuxed(claim, media / "sonnet_p001.mp3", audio=AudioSettings(max_seconds=20)) as [track]:
+        await heard(track)
+        assert isinstance(track.spool.error, MediaTooLarge)
+        assert "20 s" in str(track.spool.error)
+
+
+async def test_when_a_claim_is_abandoned_its_readers_are_told_and_the_thread_ends(claim: Claim, media: Path) -> None:
+    demuxer = Demuxer(AudioSettings())
+    async with demuxer.running():
+        [track] = [track async for track in demuxer.handle(claim, Media((media / "sonnet_p001.mp3",)))]
+        claim.abandon(Why.CANCELLED)
+        await claim.resources.aclose()
+        await heard(track)
+        assert track.spool.ended
+        assert isinstance(track.spool.error, JobError)
+
+
+def test_a_clock_set_anew_is_a_mapping_and_not_hours_of_silence() -> None:
+    clock = Clock()
+    assert [clock.place(time, 1.0) for time in (0.0, 1.0, 80_000.0, 80_001.0, 80_004.0)] == [0.0, 1.0, 2.0, 3.0, 6.0]
+    assert clock.place(5.0, 1.0) == 7.0
+
+
+def test_frames_without_a_time_follow_the_one_before() -> None:
+    clock = Clock()
+    assert [clock.place(time, 0.5) for time in (None, None, 4.0, None)] == [0.0, 0.5, 4.0, 4.5]
+
+
+def test_only_the_first_frame_may_be_off_by_less_than_the_jitter() -> None:
+    clock = Clock()
+    assert clock.place(0.004, 1.0) == 0.004
+    assert clock.place(1.015, 1.0) == 1.004
+    assert clock.place(2.030, 1.0) == 2.030
+
+
+def half_of(path: Path, folder: Path) -> Path:
+    half = folder / f"half-{path.name}"
+    half.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    return half
