@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from pipeline.egress import REFUSAL, Resolve, check_url, judge, open_pool
 from pipeline.errors import UrlNotAllowed
 from pipeline.settings import DownloadSettings
-from tests.stages.web import Web, answer, serving
+from tests.stages.web import Web, answer, lingering, serving
 
 PUBLIC = ["1.1.1.1", "93.184.215.14", "::ffff:1.1.1.1", "2606:4700:4700::1111", "2a00:1450:4001:80b::200e"]
 CLOSED = [
@@ -208,11 +208,11 @@ async def test_the_connection_goes_to_the_judged_address_and_the_name_stays_in_t
 
 async def test_no_connection_is_kept_for_the_next_request() -> None:
     async with serving() as web:
-        web.answers["/"] = answer(b"hello")
+        web.answers["/"] = lingering(answer(b"hello"))
         names = Names(["127.0.0.1"], ["10.0.0.1"])
         async with open_pool(DownloadSettings.model_validate(LOCAL), names) as pool:
             await pool.request("GET", f"http://media.test:{web.port}/")
-            with pytest.raises(UrlNotAllowed):
+            with anyio.fail_after(10), pytest.raises(UrlNotAllowed):
                 await pool.request("GET", f"http://media.test:{web.port}/")
 
 

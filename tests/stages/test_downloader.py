@@ -22,7 +22,7 @@ from pipeline.jobs import Job, JobRequest, Tenant
 from pipeline.settings import DownloadSettings
 from pipeline.store.memory import MemoryStore
 from stages.downloader import RESUMES, Downloader
-from tests.stages.web import Answer, Asked, Web, answer, dripping, hanging, redirect, serving
+from tests.stages.web import Answer, Asked, Web, answer, dripping, hanging, lingering, redirect, serving
 
 RECORDING = bytes(range(256)) * 1000
 ENDLESS = b"HTTP/1.1 200 OK\r\n\r\n"
@@ -97,6 +97,17 @@ async def test_redirects_are_followed_and_the_headers_stay_with_their_origin(web
         assert "authorization" not in other.asked[0].headers
 
 
+async def test_a_server_that_redirects_is_left_before_the_next_is_asked(web: Web, claim: Claim) -> None:
+    left = anyio.Event()
+
+    async def send(stream: ByteStream, asked: Asked) -> None:
+        await left.wait()
+        await answer(RECORDING)(stream, asked)
+
+    web.answers |= {"/1": lingering(answer(b"moved", 302, location="/2"), left), "/2": send}
+    assert await fetch(claim, web.url("/1")) == RECORDING
+
+
 async def test_a_circle_of_redirects_ends(web: Web, claim: Claim) -> None:
     web.answers["/a"] = redirect("/a")
     with pytest.raises(MediaUnreachable, match="more than 3 times") as caught:
@@ -157,15 +168,32 @@ async def test_a_refused_connection_is_worth_another_attempt(claim: Claim) -> No
 
 
 @pytest.mark.parametrize(
+    ("script", "detail"),
+    [
+        (hanging, "did not answer in time"),
+        (dripping(b"HTTP/1.1 200 OK\r\nX-Slow: ", b"a"), "did not answer in time"),
+        (dripping(ENDLESS, b"a"), "less than 4096 bytes a second"),
+        # Extensions of a chunk are bytes on the wire, but none of the file.
+        (dripping(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;", b"a"), "sent nothing"),
+    ],
+)
+async def test_a_slow_server_cannot_hold_a_worker(web: Web, claim: Claim, script: Answer, detail: str) -> None:
+    web.answers["/a"] = script
+    with pytest.raises(MediaTimeout, match=detail):
+        await fetch(claim, web.url("/a"), connect_seconds=0.3, stall_seconds=0.3, min_bytes_per_second=4096)
+
+
+@pytest.mark.parametrize("script", [dripping(ENDLESS, b"a" * 65536, 0), answer(content_length="1000001")])
+async def test_a_file_that_is_too_large_does_not_fill_the_disk(web: Web, claim: Claim, script: Answer) -> None:
+    web.answers["/a"] = script
+    with pytest.raises(MediaTooLarge, match="larger than the 1000000 bytes"):
+        await fetch(claim, web.url("/a"), max_bytes=1_000_000)
+    assert (claim.scratch / "media-0").stat().st_size <= 1_000_000
+
+
+@pytest.mark.parametrize(
     ("script", "error", "detail"),
     [
-        (hanging, MediaTimeout, "did not answer in time"),
-        (dripping(b"HTTP/1.1 200 OK\r\nX-Slow: ", b"a"), MediaTimeout, "did not answer in time"),
-        (dripping(ENDLESS, b"a"), MediaTimeout, "less than 4096 bytes a second"),
-        # Extensions of a chunk are bytes on the wire, but none of the file.
-        (dripping(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;", b"a"), MediaTimeout, "sent nothing"),
-        (dripping(ENDLESS, b"a" * 65536, 0), MediaTooLarge, "larger than the 1000000 bytes"),
-        (answer(content_length="1000001"), MediaTooLarge, "larger than the 1000000 bytes"),
         (answer(content_length="5"), MediaUnreachable, f"broke {1 + RESUMES} times"),
         (answer(), MediaUnsupported, "is empty"),
         (answer(status=204), MediaUnsupported, "is empty"),
@@ -173,19 +201,12 @@ async def test_a_refused_connection_is_worth_another_attempt(claim: Claim) -> No
         (answer(RECORDING, 206, content_range="bytes 0-255999/256000"), MediaUnreachable, "another part"),
     ],
 )
-async def test_a_server_cannot_hold_a_worker_or_fill_the_disk(
+async def test_an_answer_that_is_not_the_whole_file_as_it_is_says_so(
     web: Web, claim: Claim, script: Answer, error: type[AntiphonError], detail: str
 ) -> None:
     web.answers["/a"] = script
-    limits: dict[str, Any] = {
-        "connect_seconds": 0.2,
-        "stall_seconds": 0.2,
-        "min_bytes_per_second": 4096,
-        "max_bytes": 1_000_000,
-    }
     with pytest.raises(error, match=detail):
-        await fetch(claim, web.url("/a"), **limits)
-    assert (claim.scratch / "media-0").stat().st_size <= 1_000_000
+        await fetch(claim, web.url("/a"))
 
 
 async def test_the_whole_takes_a_bounded_time_however_lively_it_is(web: Web, claim: Claim) -> None:
@@ -232,6 +253,14 @@ async def test_a_file_without_a_strong_validator_is_fetched_anew(web: Web, claim
     web.answers["/a"] = breaking(1, etags=('W/"v1"',))
     assert await fetch(claim, web.url("/a")) == RECORDING
     assert ["range" in asked.headers for asked in web.asked] == [False, False]
+
+
+async def test_nothing_is_left_of_a_longer_file_that_was_replaced(web: Web, claim: Claim) -> None:
+    async def send(stream: ByteStream, asked: Asked) -> None:
+        await (answer(b"short") if "range" in asked.headers else breaking(1))(stream, asked)
+
+    web.answers["/a"] = send
+    assert await fetch(claim, web.url("/a")) == b"short"
 
 
 @pytest.mark.parametrize("wrong", [{"content_range": "bytes 7-9/10"}, {}, {"etag": '"v2"'}])

@@ -73,6 +73,20 @@ def dripping(head: bytes, drop: bytes, pause: float = 0.01) -> Answer:
     return send
 
 
+def lingering(first: Answer, left: anyio.Event | None = None) -> Answer:
+    """``first``, on a connection that stays open until the client closes it, which sets ``left``."""
+
+    async def send(stream: ByteStream, asked: Asked) -> None:
+        await first(stream, asked)
+        try:
+            await stream.receive()
+        finally:
+            if left:
+                left.set()
+
+    return send
+
+
 async def hanging(stream: ByteStream, asked: Asked) -> None:
     await anyio.sleep_forever()
 
