@@ -24,7 +24,7 @@ from pipeline.settings import EngineSettings, cores
 from pipeline.transcript import EngineInfo
 from stages.engines import CancelFlag, Capabilities, Draft, DraftWord, Options, Window, WindowError, weights
 from stages.engines.device import choose_device, choose_precision, watched
-from stages.engines.words import Aligned, timed
+from stages.engines.words import APPENDED, PREPENDED, Aligned, timed
 
 if TYPE_CHECKING:
     from ctranslate2 import StorageView
@@ -32,13 +32,11 @@ if TYPE_CHECKING:
     from faster_whisper import WhisperModel
     from faster_whisper.tokenizer import Tokenizer
 
-Samples = NDArray[np.float32]
 Features = NDArray[np.float32]
 Task = Literal["transcribe", "translate"]
 
-SAMPLE_RATE = 16_000
 FRAMES = 3000  # of 10 ms: the 30 s that Whisper's encoder takes
-HOP = 160
+HOP = 160  # samples a frame
 TAIL = 800  # samples of silence behind the speech: enough for frames that hear nothing else
 MAX_TOKENS = 448  # positions of Whisper's decoder, prompt included
 
@@ -46,11 +44,7 @@ MAX_TOKENS = 448  # positions of Whisper's decoder, prompt included
 NO_SPEECH = 0.6
 LOGPROB = -1.0
 
-# faster-whisper's defaults: what clings to the next word, and what to the one before
-PREPENDED = "\"'“¿([{-"
-APPENDED = "\"'.。,，!！?？:：”)]}、"
-
-# One 30-s encoding and one second of speech decoded, base in int8 on one core. For other models the ratio holds.
+# Base in int8 on one core: a window's encoding, and a second of speech decoded. For other models the ratio holds.
 ENCODE_SECONDS = 0.65
 DECODE_SECONDS = 0.02
 
@@ -109,14 +103,7 @@ def load(settings: EngineSettings) -> FasterWhisper:
     folder = weights.find(settings.model, settings, progress=True)
     lanes = 1 if device == "cuda" else settings.threads or cores()
     try:
-        whisper = WhisperModel(
-            str(folder),
-            device=device,
-            compute_type=compute_type,
-            cpu_threads=1,
-            num_workers=lanes,
-            local_files_only=True,
-        )
+        whisper = WhisperModel(str(folder), device, compute_type=compute_type, cpu_threads=1, num_workers=lanes)
     except (RuntimeError, ValueError) as error:
         raise ConfigError(f"The model in {folder} cannot be loaded on {device}: {error}") from error
     max_batch = settings.max_batch or (16 if device == "cuda" else 8)
@@ -296,7 +283,7 @@ class FasterWhisper:
             return f"The model {self.info.model!r} does not know the language {language!r}."
         return None
 
-    def _features(self, samples: Samples) -> Features:
+    def _features(self, samples: NDArray[np.float32]) -> Features:
         """Log-mel of the samples and of silence up to 30 s, of which only the first moments are worked out."""
         mel = self._whisper.feature_extractor(samples, padding=TAIL)[:, :FRAMES]
         return np.pad(mel, ((0, 0), (0, FRAMES - mel.shape[1])), constant_values=mel[0, -1])

@@ -195,9 +195,10 @@ def _named(name: str) -> Model:
 
 def _own_folder(path: str) -> Path:
     folder = Path(path).expanduser()
-    if not (folder / "model.bin").is_file():
+    if not all((folder / name).is_file() for name in ("model.bin", "tokenizer.json")):
         raise ConfigError(
-            f"ENGINE__MODEL={path} is neither a folder with a model.bin nor a known name ({', '.join(MODELS)})."
+            f"ENGINE__MODEL={path} is neither a folder with model.bin and tokenizer.json (a model converted for "
+            f"CTranslate2) nor a known name ({', '.join(MODELS)})."
         )
     return folder
 

@@ -8,6 +8,9 @@ from statistics import median
 
 from stages.engines import DraftWord
 
+# faster-whisper's defaults: marks that cling to the next word, and to the one before
+PREPENDED = "\"'“¿([{-"
+APPENDED = "\"'.。,，!！?？:：”)]}、"
 SENTENCE_ENDS = (".", "。", "!", "！", "?", "？")
 LONG_WORD = 0.7  # seconds; faster-whisper's bound for the median word
 
