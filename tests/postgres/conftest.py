@@ -1,10 +1,80 @@
-"""asyncpg and Quart need asyncio."""
+"""A PostgreSQL for the whole run, clean for every test; asyncpg and Quart need asyncio."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Iterator
+from itertools import count
+from urllib.parse import urlsplit
+
+import asyncpg
 import pytest
+from anyio.from_thread import start_blocking_portal
+
+from pipeline.store.embedded import EmbeddedPostgres
+from pipeline.store.postgres import PostgresStore, migrate
+
+# Not a superuser, whom row-level security does not bind.
+LOGIN = "CREATE ROLE service LOGIN CREATEROLE PASSWORD 'service'"
+NUMBERS = count()
 
 
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The superuser's DSN of a server that forgets everything at a power cut, for speed."""
+
+    async def prepare(dsn: str) -> None:
+        connection = await asyncpg.connect(dsn)
+        for statement in ("ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()", LOGIN):
+            await connection.execute(statement)
+        await connection.execute("CREATE DATABASE migrated OWNER service")
+        await connection.close()
+        await migrate(at(dsn, "migrated", login="service"))
+
+    embedded = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"))
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(embedded):
+        portal.call(prepare, embedded.dsn)
+        yield embedded.dsn
+
+
+def at(dsn: str, database: str, *, login: str | None = None) -> str:
+    """The same server, another database, as another login."""
+    url = urlsplit(dsn)
+    who = f"{login}:{login}@{url.hostname}:{url.port}" if login else url.netloc
+    return url._replace(netloc=who, path=f"/{database}").geturl()
+
+
+@pytest.fixture
+async def empty(server: str) -> AsyncIterator[str]:
+    """The service's DSN of a database that has not been migrated."""
+    name = f"empty_{next(NUMBERS)}"
+    connection = await asyncpg.connect(server)
+    await connection.execute(f"CREATE DATABASE {name} OWNER service")
+    yield at(server, name, login="service")
+    await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    await connection.close()
+
+
+@pytest.fixture
+async def admin(server: str) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+    """A superuser's connection to the store's database: it sees and may do everything."""
+    connection = await asyncpg.connect(at(server, "migrated"))
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def dsn(server: str, admin: asyncpg.Connection[asyncpg.Record]) -> AsyncIterator[str]:
+    """The service's DSN of a database with the schema, and nothing else, in it."""
+    yield at(server, "migrated", login="service")
+    await admin.execute("DELETE FROM antiphon.jobs; DELETE FROM antiphon.uploads")
+
+
+@pytest.fixture
+async def store(dsn: str) -> AsyncIterator[PostgresStore]:
+    async with PostgresStore(dsn) as store:
+        yield store

@@ -1,0 +1,66 @@
+"""The store on PostgreSQL.
+
+database    the pool, and transactions in a role
+door        TenantJobs        queue   JobQueue
+uploads     files in rows     notices word of new work
+migrations  the schema        rows    jobs out of rows
+queries     the statements of ``queries.sql``
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+import anyio
+from anyio.abc import TaskGroup
+
+from pipeline.jobs import Tenant
+from pipeline.store.postgres.database import CHAIN, Database
+from pipeline.store.postgres.door import PostgresTenantJobs
+from pipeline.store.postgres.migrations import migrate
+from pipeline.store.postgres.notices import Notices
+from pipeline.store.postgres.queries import SQL
+from pipeline.store.postgres.queue import PostgresJobQueue
+
+__all__ = ["PostgresStore", "migrate"]
+
+
+class PostgresStore:
+    """Expects the schema to be up to date (``migrate``). ``direct_dsn``: past the transaction pooler, for LISTEN."""
+
+    def __init__(self, dsn: str, direct_dsn: str | None = None, *, pool_size: int = 10, max_attempts: int = 3) -> None:
+        self._database = Database(dsn, pool_size=pool_size, pooled=direct_dsn is not None)
+        self._notices = Notices(direct_dsn or dsn, self._tell)
+        self._max_attempts = max_attempts
+        self._tasks: TaskGroup | None = None
+
+    async def __aenter__(self) -> Self:
+        await self._database.open()
+        self._tasks = await anyio.create_task_group().__aenter__()
+        self._tasks.start_soon(self._notices.listen)
+        self._tasks.start_soon(self._notices.tell)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._tasks is not None
+        self._tasks.cancel_scope.cancel()
+        try:
+            # Not given the error: a task group would wrap it, and it is not the tasks' own.
+            await self._tasks.__aexit__(None, None, None)
+        finally:
+            await self._database.close()
+
+    def tenant(self, tenant: Tenant) -> PostgresTenantJobs:
+        return PostgresTenantJobs(self._database, self._notices, tenant, max_attempts=self._max_attempts)
+
+    def queue(self) -> PostgresJobQueue:
+        return PostgresJobQueue(self._database, self._notices)
+
+    async def ping(self) -> None:
+        await self._database.unit(CHAIN, lambda connection: connection.fetchval(SQL["ping"]))
+
+    async def _tell(self) -> None:
+        await self._database.unit(CHAIN, lambda connection: connection.execute(SQL["ring"]))

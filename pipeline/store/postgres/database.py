@@ -1,0 +1,94 @@
+"""A pool of connections and the one way to use it: a transaction in a role, shielded and bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, TypeAlias, TypeVar
+
+import anyio
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+
+from pipeline.jobs import Tenant
+from pipeline.store import Unavailable
+from pipeline.store.postgres.queries import SQL
+
+Result = TypeVar("Result")
+Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
+
+UNIT_SECONDS: Final = 5.0  # far above what any statement takes, far below a lease
+
+# The server is away, goes away, is full, or has changed places with a standby. A killed backend shows as InterfaceError
+# or InternalClientError when its connection was in use.
+TROUBLE: Final = (
+    OSError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.TransactionRollbackError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """Whom row-level security takes a transaction for."""
+
+    name: str
+    tenant: str = ""
+
+
+CHAIN: Final = Role("antiphon_chain")
+
+
+def door(tenant: Tenant) -> Role:
+    return Role("antiphon_door", tenant)
+
+
+class Database:
+    """``pooled``: ``dsn`` leads to a transaction pooler, which keeps no prepared statements from one to the next."""
+
+    def __init__(self, dsn: str, *, pool_size: int, pooled: bool) -> None:
+        self._dsn = dsn
+        self._pool_size = pool_size
+        self._statements = 0 if pooled else 100
+        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+
+    async def open(self) -> None:
+        """Connects to nothing yet: a service may start before its database."""
+        self._pool = await asyncpg.create_pool(
+            self._dsn,
+            min_size=0,
+            max_size=self._pool_size,
+            timeout=UNIT_SECONDS,
+            statement_cache_size=self._statements,
+        )
+
+    async def close(self) -> None:
+        pool, self._pool = self._pool, None
+        if pool is None:
+            return
+        with anyio.move_on_after(UNIT_SECONDS, shield=True) as scope:
+            await pool.close()
+        if scope.cancelled_caught:
+            pool.terminate()
+
+    async def unit(self, role: Role, act: Callable[[Connection], Awaitable[Result]], *, durable: bool = True) -> Result:
+        """Do ``act`` in one transaction, to its end even when the caller is cancelled: no outcome stays unknown.
+
+        Not ``durable``: a crash of the server may lose what was committed in the last moment. Raises ``Unavailable``
+        when the database is away or takes longer than ``UNIT_SECONDS``.
+        """
+        if self._pool is None:
+            raise Unavailable("The store is not open.")
+        with anyio.move_on_after(UNIT_SECONDS, shield=True):
+            try:
+                async with self._pool.acquire() as connection, connection.transaction():
+                    await connection.execute(SQL["enter"], role.name, role.tenant, "on" if durable else "off")
+                    return await act(connection)
+            except TROUBLE as error:
+                raise Unavailable(f"The database cannot be used right now ({type(error).__name__}).") from error
+        raise Unavailable(f"The database did not answer within {UNIT_SECONDS:g} s.")

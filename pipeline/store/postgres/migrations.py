@@ -1,0 +1,68 @@
+"""The schema, brought up to date: numbered files, applied in order, once each, never taken back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Final
+
+import anyio
+import asyncpg
+
+from pipeline.errors import ConfigError
+from pipeline.store import Unavailable
+from pipeline.store.postgres.database import TROUBLE, UNIT_SECONDS
+from pipeline.store.postgres.queries import SQL
+
+LOCK: Final = 0x616E7469_70686F6E  # "antiphon" in ASCII: one migration at a time in a database
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    number: int
+    name: str
+    sql: str
+
+
+async def migrate(dsn: str) -> None:
+    """Apply what is missing; several processes may call it at once. ``dsn`` must not lead through a pooler.
+
+    Raises ``Unavailable`` when the server is away, and ``ConfigError`` when it does not take us.
+    """
+    migrations = await anyio.to_thread.run_sync(_load)
+    try:
+        connection = await asyncpg.connect(dsn, timeout=UNIT_SECONDS)
+    except (asyncpg.ClientConfigurationError, ValueError) as error:
+        raise ConfigError(
+            "DATABASE__DSN cannot be read; it looks like postgresql://user:password@host/name."
+        ) from error
+    except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
+        raise ConfigError(f"PostgreSQL refuses DATABASE__DSN: {error}.") from error
+    except TROUBLE as error:
+        raise Unavailable(f"The database cannot be reached ({type(error).__name__}).") from error
+    try:
+        await connection.execute("SELECT pg_advisory_lock($1)", LOCK)
+        await _apply(connection, migrations)
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise ConfigError(f"The database user may not set up the schema: {error}.") from error
+    except TROUBLE as error:
+        raise Unavailable(f"The database went away ({type(error).__name__}).") from error
+    finally:
+        with anyio.move_on_after(UNIT_SECONDS, shield=True):
+            await connection.close()  # which also lets go of the lock
+
+
+async def _apply(connection: asyncpg.Connection[asyncpg.Record], migrations: list[Migration]) -> None:
+    await connection.execute(SQL["begin_migrations"])
+    applied = {row["number"] for row in await connection.fetch(SQL["applied"])}
+    for migration in migrations:
+        if migration.number not in applied:
+            async with connection.transaction():
+                await connection.execute(migration.sql)
+                await connection.execute(SQL["record"], migration.number, migration.name)
+
+
+def _load() -> list[Migration]:
+    found = [file for file in (files("pipeline.store") / "schema").iterdir() if file.name.endswith(".sql")]
+    migrations = [Migration(int(f.name[:4]), f.name[5:].removesuffix(".sql"), f.read_text()) for f in found]
+    return sorted(migrations, key=lambda migration: migration.number)

@@ -1,0 +1,24 @@
+"""The PostgreSQL store against the suite of all stores."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import asyncpg
+import pytest
+
+from tests.conformance.store_suite import *  # noqa: F403  # the suite
+from tests.conformance.store_suite import PassTime
+
+pytestmark = pytest.mark.postgres
+
+
+@pytest.fixture
+def pass_time(admin: asyncpg.Connection[asyncpg.Record]) -> PassTime:
+    """The server's clock stays; everything that was dated moves into the past."""
+
+    async def age(seconds: float) -> None:
+        for table, column in (("leases", "lease_until"), ("jobs", "next_attempt_at"), ("uploads", "touched_at")):
+            await admin.execute(f"UPDATE antiphon.{table} SET {column} = {column} - $1::interval", timedelta(seconds=seconds))
+
+    return age
