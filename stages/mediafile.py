@@ -60,8 +60,7 @@ class MediaFile:
             )
         for stream in streams:
             stream.codec_context.thread_count = 1
-        declared = container.duration / 1_000_000 if container.duration else None
-        return cls(path, container, streams, declared, unreadable=len(audio) - len(streams))
+        return cls(path, container, streams, _declared(container, streams), unreadable=len(audio) - len(streams))
 
     def packets(self) -> Iterator[Packet[AudioStream]]:
         """Each stream ends with an empty packet that flushes its decoder; after a read error nothing more comes."""
@@ -122,6 +121,20 @@ def _container(path: Path) -> InputContainer:
         if head[4:8] == b"ftyp":
             raise MediaCorrupt("The MP4 file has no index, so its end is missing; send it whole.") from error
         raise MediaUnsupported("The file is not audio or video in a format that can be read here.") from error
+
+
+def _declared(container: InputContainer, streams: Iterable[AudioStream]) -> float | None:
+    """How long the audio is said to be, in seconds; only where the streams do not say, how long the whole file is."""
+    ends = [_end(stream) for stream in streams]
+    if None not in ends:
+        return max(end for end in ends if end is not None) - (container.start_time or 0) / 1_000_000
+    return container.duration / 1_000_000 if container.duration else None
+
+
+def _end(stream: AudioStream) -> float | None:
+    if stream.duration is None or stream.time_base is None:
+        return None
+    return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
 
 
 def _cut_off(path: Path, format_name: str) -> bool:

@@ -55,13 +55,13 @@ def record(path: Path, *streams: Stream, container_format: str | None = None) ->
     return path
 
 
-def film(path: Path, *, sound: Sound | None) -> Path:
-    """A second of grey pictures, with or without sound."""
+def film(path: Path, *, sound: Sound | None, seconds: int = 1) -> Path:
+    """Grey pictures, with or without sound."""
     with av.open(str(path), "w") as container:
         video = container.add_stream("mpeg4", rate=25)
         video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
         packets = _encoded(container, Stream([Part(0.0, sound)], codec="aac")) if sound is not None else []
-        for number in range(25):
+        for number in range(25 * seconds):
             picture = av.VideoFrame.from_ndarray(np.full((72, 64), 128, np.uint8), "yuv420p")
             picture.pts = number
             container.mux(video.encode(picture))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,54 +12,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pipeline.claim import Claim, Why
-from pipeline.errors import JobError, MediaCorrupt, MediaTooLarge, MediaUnsupported
-from pipeline.jobs import Job
+from pipeline.errors import JobError, MediaTooLarge
 from pipeline.settings import AudioSettings
 from stages.demuxer import Clock, Demuxer
-from stages.messages import Media, TrackAudio
+from stages.messages import Media
 from stages.spool import SAMPLE_RATE
+from tests.stages.hearing import demuxed, heard, mixed, onsets
 from tests.stages.making import Part, Stream, clicks, film, record, resampled, sound_of, tone
-
-
-@pytest.fixture
-def claim(make_job: Callable[..., Job], tmp_path: Path) -> Claim:
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    return Claim(make_job(), scratch=scratch)
-
-
-@asynccontextmanager
-async def demuxed(claim: Claim, *paths: Path, audio: AudioSettings | None = None) -> AsyncIterator[list[TrackAudio]]:
-    demuxer = Demuxer(audio or AudioSettings())
-    async with demuxer.running(), claim.resources:
-        yield [track async for track in demuxer.handle(claim, Media(paths))]
-
-
-async def heard(track: TrackAudio) -> NDArray[np.int16]:
-    return await track.spool.read(0, 10**9)
-
-
-async def refusal(claim: Claim, path: Path) -> JobError:
-    """Why the demuxer does not take this file."""
-    demuxer = Demuxer(AudioSettings())
-    async with demuxer.running():
-        with pytest.raises(JobError) as raised:
-            [track async for track in demuxer.handle(claim, Media((path,)))]
-    return raised.value
-
-
-def onsets(samples: NDArray[np.int16]) -> list[float]:
-    """Where clicks begin, in seconds: loud after 100 ms that were not."""
-    loud = np.flatnonzero(np.abs(samples.astype(int)) > 2500)
-    return [int(at) / SAMPLE_RATE for n, at in enumerate(loud) if n == 0 or at - loud[n - 1] > SAMPLE_RATE // 10]
-
-
-async def mixed(claim: Claim, *paths: Path) -> tuple[NDArray[np.int16], list[str]]:
-    """What the one track of these files sounds like, and the codes of its warnings."""
-    async with demuxed(claim, *paths) as [track]:
-        samples = await heard(track)
-        assert track.spool.error is None
-        return samples, [notice.code for notice in track.spool.warnings]
 
 
 @pytest.mark.parametrize(
@@ -206,88 +163,6 @@ async def test_video_and_cover_art_are_passed_over(claim: Claim, tmp_path: Path)
     assert warnings == []
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        pytest.param("Just text, named like music.", id="text"),
-        pytest.param("", id="empty"),
-        pytest.param("#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{target}\n#EXT-X-ENDLIST\n", id="hls"),
-        pytest.param("ffconcat version 1.0\nfile {target}\n", id="ffconcat"),
-        pytest.param("v=0\no=- 0 0 IN IP4 127.0.0.1\nc=IN IP4 127.0.0.1\nm=audio 5004 RTP/AVP 0\n", id="sdp"),
-        pytest.param("[Playlist]\nFile1={target}\nNumberOfEntries=1\n", id="pls"),
-        pytest.param('<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011"><Period/></MPD>', id="dash"),
-    ],
-)
-@pytest.mark.parametrize("name", ["media-0", "song.mp3", "list.m3u8"])
-async def test_what_is_not_media_or_names_other_files_is_refused(
-    claim: Claim, media: Path, tmp_path: Path, name: str, content: str
-) -> None:
-    path = tmp_path / name
-    path.write_text(content.format(target=media / "sonnet_clip.mp3"))
-    error = await refusal(claim, path)
-    assert isinstance(error, MediaUnsupported)
-    assert "not audio or video" in error.detail
-
-
-async def test_a_video_without_sound_is_refused(claim: Claim, tmp_path: Path) -> None:
-    error = await refusal(claim, film(tmp_path / "silent.mp4", sound=None))
-    assert isinstance(error, MediaUnsupported)
-    assert "no audio stream" in error.detail
-
-
-async def test_an_unknown_codec_is_refused(claim: Claim, tmp_path: Path) -> None:
-    path = record(tmp_path / "x.wav", Stream([Part(0.0, clicks(seconds=1))]))
-    wav = bytearray(path.read_bytes())
-    at = wav.index(b"fmt ") + 8
-    wav[at : at + 2] = b"\x99\x99"
-    path.write_bytes(wav)
-    error = await refusal(claim, path)
-    assert isinstance(error, MediaUnsupported)
-    assert "No decoder" in error.detail
-
-
-async def test_an_mp4_that_lost_its_index_is_called_incomplete(claim: Claim, media: Path, tmp_path: Path) -> None:
-    error = await refusal(claim, half_of(media / "sonnet_clip.mp4", tmp_path))
-    assert isinstance(error, MediaCorrupt)
-    assert "send it whole" in error.detail
-
-
-@pytest.mark.parametrize(
-    "name", ["jfk.flac", "sonnet_clip.mp3", "sonnet_clip.webm", "sonnet_clip.ogg", "x.wav", "x.mkv"]
-)
-async def test_of_a_file_cut_in_half_the_first_half_is_kept_with_a_warning(
-    claim: Claim, media: Path, tmp_path: Path, name: str
-) -> None:
-    whole = media / name
-    if not whole.exists():
-        whole = record(tmp_path / name, Stream([Part(0.0, tone(300, seconds=9))]))
-    samples, warnings = await mixed(claim, half_of(whole, tmp_path))
-    assert 3.5 < len(samples) / SAMPLE_RATE < 6
-    assert "media-truncated" in warnings
-
-
-async def test_what_lies_behind_damage_is_heard_at_its_time(claim: Claim, tmp_path: Path) -> None:
-    sound = clicks(0.5, 5.5, seconds=6) + 0.01 * np.random.default_rng(1).standard_normal(6 * 48_000).astype(np.float32)
-    path = record(tmp_path / "x.mkv", Stream([Part(0.0, sound)], codec="flac"))
-    data = bytearray(path.read_bytes())
-    middle = len(data) // 2
-    data[middle : middle + 20_000] = bytes(20_000)
-    path.write_bytes(data)
-    samples, warnings = await mixed(claim, path)
-    assert onsets(samples)[-1] == pytest.approx(5.5, abs=0.005)
-    assert warnings == ["media-damaged"]
-
-
-async def test_where_nothing_can_be_decoded_the_media_is_corrupt(claim: Claim, tmp_path: Path) -> None:
-    path = record(tmp_path / "x.flac", Stream([Part(0.0, tone(300, seconds=2))], codec="flac"))
-    data = path.read_bytes()
-    head = 42  # of FLAC: its name and stream information
-    path.write_bytes(data[:head] + bytes(len(data) - head))
-    async with demuxed(claim, path) as [track]:
-        await heard(track)
-        assert isinstance(track.spool.error, MediaCorrupt)
-
-
 async def test_a_recording_that_is_too_long_is_refused(claim: Claim, media: Path) -> None:
     async with demuxed(claim, media / "sonnet_p001.mp3", audio=AudioSettings(max_seconds=20)) as [track]:
         await heard(track)
@@ -295,15 +170,26 @@ async def test_a_recording_that_is_too_long_is_refused(claim: Claim, media: Path
         assert "20 s" in str(track.spool.error)
 
 
-async def test_when_a_claim_is_abandoned_its_readers_are_told_and_the_thread_ends(claim: Claim, media: Path) -> None:
+async def test_when_a_claim_is_abandoned_decoding_stops_and_its_readers_are_told(claim: Claim, tmp_path: Path) -> None:
+    long = Stream([Part(0.0, tone(300, seconds=1200, rate=8_000))], 8_000, "flac")
     demuxer = Demuxer(AudioSettings())
     async with demuxer.running():
-        [track] = [track async for track in demuxer.handle(claim, Media((media / "sonnet_p001.mp3",)))]
+        [track] = [track async for track in demuxer.handle(claim, Media((record(tmp_path / "x.flac", long),)))]
+        await track.spool.read(0, SAMPLE_RATE)
         claim.abandon(Why.CANCELLED)
         await claim.resources.aclose()
-        await heard(track)
         assert track.spool.ended
+        assert track.spool.seconds < 1200
         assert isinstance(track.spool.error, JobError)
+
+
+async def test_leaving_the_stage_waits_for_its_threads(claim: Claim, media: Path) -> None:
+    demuxer = Demuxer(AudioSettings())
+    async with demuxer.running():
+        [track] = [track async for track in demuxer.handle(claim, Media((media / "jfk.flac",)))]
+    assert track.spool.ended
+    assert track.spool.seconds == pytest.approx(11.0, abs=0.001)
+    await claim.resources.aclose()
 
 
 def test_a_clock_set_anew_is_a_mapping_and_not_hours_of_silence() -> None:
@@ -322,9 +208,3 @@ def test_only_the_first_frame_may_be_off_by_less_than_the_jitter() -> None:
     assert clock.place(0.004, 1.0) == 0.004
     assert clock.place(1.015, 1.0) == 1.004
     assert clock.place(2.030, 1.0) == 2.030
-
-
-def half_of(path: Path, folder: Path) -> Path:
-    half = folder / f"half-{path.name}"
-    half.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    return half

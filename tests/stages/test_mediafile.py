@@ -1,0 +1,122 @@
+"""Media files: which may be opened, and what is kept of a broken one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.claim import Claim
+from pipeline.errors import MediaCorrupt, MediaUnsupported
+from stages.spool import SAMPLE_RATE
+from tests.stages.hearing import demuxed, heard, mixed, onsets, refusal
+from tests.stages.making import Part, Stream, clicks, film, record, tone
+
+
+def half_of(path: Path, folder: Path) -> Path:
+    half = folder / f"half-{path.name}"
+    half.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    return half
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param("Just text, named like music.", id="text"),
+        pytest.param("", id="empty"),
+        pytest.param("#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{target}\n#EXT-X-ENDLIST\n", id="hls"),
+        pytest.param("ffconcat version 1.0\nfile {target}\n", id="ffconcat"),
+        pytest.param("v=0\no=- 0 0 IN IP4 127.0.0.1\nc=IN IP4 127.0.0.1\nm=audio 5004 RTP/AVP 0\n", id="sdp"),
+        pytest.param("[Playlist]\nFile1={target}\nNumberOfEntries=1\n", id="pls"),
+        pytest.param('<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011"><Period/></MPD>', id="dash"),
+    ],
+)
+@pytest.mark.parametrize("name", ["media-0", "song.mp3", "list.m3u8"])
+async def test_what_is_not_media_or_names_other_files_is_refused(
+    claim: Claim, media: Path, tmp_path: Path, name: str, content: str
+) -> None:
+    path = tmp_path / name
+    path.write_text(content.format(target=media / "sonnet_clip.mp3"))
+    error = await refusal(claim, path)
+    assert isinstance(error, MediaUnsupported)
+    assert "not audio or video" in error.detail
+
+
+async def test_a_video_without_sound_is_refused(claim: Claim, tmp_path: Path) -> None:
+    error = await refusal(claim, film(tmp_path / "silent.mp4", sound=None))
+    assert isinstance(error, MediaUnsupported)
+    assert "no audio stream" in error.detail
+
+
+async def test_an_unknown_codec_is_refused(claim: Claim, tmp_path: Path) -> None:
+    path = record(tmp_path / "x.wav", Stream([Part(0.0, clicks(seconds=1))]))
+    wav = bytearray(path.read_bytes())
+    at = wav.index(b"fmt ") + 8
+    wav[at : at + 2] = b"\x99\x99"
+    path.write_bytes(wav)
+    error = await refusal(claim, path)
+    assert isinstance(error, MediaUnsupported)
+    assert "No decoder" in error.detail
+
+
+async def test_an_mp4_that_lost_its_index_is_called_incomplete(claim: Claim, media: Path, tmp_path: Path) -> None:
+    error = await refusal(claim, half_of(media / "sonnet_clip.mp4", tmp_path))
+    assert isinstance(error, MediaCorrupt)
+    assert "send it whole" in error.detail
+
+
+@pytest.mark.parametrize(
+    "name", ["jfk.flac", "sonnet_clip.mp3", "sonnet_clip.webm", "sonnet_clip.ogg", "x.wav", "x.mkv"]
+)
+async def test_of_a_file_cut_in_half_the_first_half_is_kept_with_a_warning(
+    claim: Claim, media: Path, tmp_path: Path, name: str
+) -> None:
+    whole = media / name
+    if not whole.exists():
+        whole = record(tmp_path / name, Stream([Part(0.0, tone(300, seconds=9))]))
+    samples, warnings = await mixed(claim, half_of(whole, tmp_path))
+    assert 3.5 < len(samples) / SAMPLE_RATE < 6
+    assert "media-truncated" in warnings
+
+
+async def test_what_lies_behind_damage_is_heard_at_its_time(claim: Claim, tmp_path: Path) -> None:
+    sound = clicks(0.5, 5.5, seconds=6) + 0.01 * np.random.default_rng(1).standard_normal(6 * 48_000).astype(np.float32)
+    path = record(tmp_path / "x.mkv", Stream([Part(0.0, sound)], codec="flac"))
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 20_000] = bytes(20_000)
+    path.write_bytes(data)
+    samples, warnings = await mixed(claim, path)
+    assert onsets(samples)[-1] == pytest.approx(5.5, abs=0.005)
+    assert warnings == ["media-damaged"]
+
+
+async def test_where_nothing_can_be_decoded_the_media_is_corrupt(claim: Claim, tmp_path: Path) -> None:
+    path = record(tmp_path / "x.mkv", Stream([Part(0.0, tone(300, seconds=2))], codec="flac"))
+    path.write_bytes(path.read_bytes().replace(b"\xff\xf8", b"\0\0"))  # the mark that begins a FLAC frame
+    async with demuxed(claim, path) as [track]:
+        await heard(track)
+        assert isinstance(track.spool.error, MediaCorrupt)
+
+
+@pytest.mark.parametrize("name", ["x.aac", "x.mp3", "x.m4a", "x.ts", "x.avi", "x.flv", "x.aiff", "x.caf", "x.w64"])
+async def test_a_whole_file_comes_without_warnings(claim: Claim, tmp_path: Path, name: str) -> None:
+    codec = {
+        "mp3": "libmp3lame",
+        "avi": "ac3",
+        "aiff": "pcm_s16be",
+        "caf": "pcm_s16be",
+        "w64": "pcm_s16le",
+    }
+    sound = clicks(1.0, 11.0, seconds=12, rate=44_100)
+    stream = Stream([Part(0.0, sound)], 44_100, codec.get(name.partition(".")[2], "aac"))
+    samples, warnings = await mixed(claim, record(tmp_path / name, stream))
+    assert onsets(samples) == pytest.approx([1.0, 11.0], abs=0.06)
+    assert warnings == []
+
+
+async def test_a_film_may_outlast_its_sound(claim: Claim, tmp_path: Path) -> None:
+    samples, warnings = await mixed(claim, film(tmp_path / "film.mp4", sound=clicks(0.5, seconds=1), seconds=8))
+    assert len(samples) < 2 * SAMPLE_RATE
+    assert warnings == []
