@@ -1,0 +1,5 @@
+"""Suites that every implementation of a contract runs; their asserts speak like those of a test module."""
+
+import pytest
+
+pytest.register_assert_rewrite("tests.conformance.store_suite")

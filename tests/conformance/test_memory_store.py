@@ -10,7 +10,7 @@ import trio.testing
 
 from pipeline.store.memory import MemoryStore
 from tests.conformance.store_suite import *  # noqa: F403  # the suite
-from tests.conformance.store_suite import LEASE, PassTime, claim, submit
+from tests.conformance.store_suite.making import LEASE, PassTime, claim, submit
 
 
 class Clock:

@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from tests.conformance.store_suite import *  # noqa: F403  # the suite
-from tests.conformance.store_suite import PassTime
+from tests.conformance.store_suite.making import PassTime
 
 pytestmark = pytest.mark.postgres
 
@@ -19,6 +19,7 @@ def pass_time(admin: asyncpg.Connection[asyncpg.Record]) -> PassTime:
 
     async def age(seconds: float) -> None:
         for table, column in (("leases", "lease_until"), ("jobs", "next_attempt_at"), ("uploads", "touched_at")):
-            await admin.execute(f"UPDATE antiphon.{table} SET {column} = {column} - $1::interval", timedelta(seconds=seconds))
+            statement = f"UPDATE antiphon.{table} SET {column} = {column} - $1::interval"
+            await admin.execute(statement, timedelta(seconds=seconds))
 
     return age
