@@ -16,7 +16,7 @@ from quart import Quart
 from api.bodies import PacedConnection, PacedRequest
 from api.health import Health
 from api.jobs import Submissions, read_job
-from api.middleware import surround
+from api.middleware import NoWebsocket, surround
 from api.openapi import publish
 from api.problems import answer_error
 from api.requests import EngineFacts
@@ -33,6 +33,7 @@ def create_app(store: Store, settings: Settings, *, engine: EngineFacts, health:
     # no file is served from anywhere, so Quart need not look for any, which would block the loop
     app = Quart(__name__, static_folder=None, root_path="/", instance_path="/")
     app.asgi_http_class, app.request_class = PacedConnection, PacedRequest
+    app.asgi_websocket_class = NoWebsocket
     app.config["MAX_CONTENT_LENGTH"] = None  # each route has a limit of its own, kept while it reads
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     app.url_map.merge_slashes = False  # it would answer with a redirect that is not ours

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Generator
 from typing import TYPE_CHECKING, Any, Final
 
+import anyio
 from quart import Request
 from quart.asgi import ASGIHTTPConnection
 from quart.wrappers.request import Body
@@ -15,19 +16,24 @@ from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, File, Multip
 from pipeline.errors import InvalidRequest, PayloadTooLarge
 
 if TYPE_CHECKING:
-    from hypercorn.typing import ASGIReceiveCallable
+    from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, ASGISendEvent
 
 # Fed to the multipart decoder at once; what it holds back (a preamble, a part's headers) stays under the limit.
 PIECE_BYTES: Final = 64 * 1024
 HELD_BYTES: Final = 4 * PIECE_BYTES
 
+# A client that is refused in the middle of an upload has so long to notice.
+LINGER_SECONDS: Final = 5.0
+
 
 class PacedBody(Body):
-    """A body that is told when a piece of it was taken."""
+    """A body that is told when a piece of it was taken, and when no more will be."""
 
     def __init__(self, *limits: int | None) -> None:
         super().__init__(*limits)
         self._taken = asyncio.Event()
+        self._left = False
+        self.over = asyncio.Event()
 
     async def __anext__(self) -> bytes:
         piece = await super().__anext__()
@@ -39,10 +45,19 @@ class PacedBody(Body):
 
     async def put(self, piece: bytes) -> None:
         """Append, and wait until it was taken."""
-        self._taken.clear()
-        self.append(piece)
-        if piece:
+        if piece and not self._left:
+            self._taken.clear()
+            self.append(piece)
             await self._taken.wait()
+
+    def set_complete(self) -> None:
+        super().set_complete()
+        self.over.set()
+
+    def leave(self) -> None:
+        """Nobody reads on: what still comes is dropped."""
+        self._left = True
+        self._taken.set()
 
     async def _whole(self) -> bytes:
         return b"".join([piece async for piece in self])
@@ -66,6 +81,23 @@ class PacedConnection(ASGIHTTPConnection):
                 await request.body.put(message.get("body", b""))
                 if not message.get("more_body", False):
                     request.body.set_complete()
+
+    async def handle_request(self, request: Request, send: ASGISendCallable) -> None:
+        """An answer before the end of a body is told at once and ended late.
+
+        The server closes the connection when it ends, and a client that is still sending would lose what it was told.
+        """
+        assert isinstance(request, PacedRequest)
+        body = request.body
+
+        async def send_and_linger(message: ASGISendEvent) -> None:
+            body.leave()
+            if message["type"] == "http.response.body" and not message["more_body"]:
+                with anyio.move_on_after(LINGER_SECONDS):
+                    await body.over.wait()
+            await send(message)
+
+        await super().handle_request(request, send_and_linger)
 
 
 async def read_whole(body: AsyncIterator[bytes], limit: int) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 from uuid import uuid4
 
 import structlog
@@ -12,6 +12,9 @@ from quart import Quart, Response, g, request
 
 from api.security import TokenReader
 from pipeline.store import Store, TenantJobs
+
+if TYPE_CHECKING:
+    from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, WebsocketScope
 
 REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
@@ -50,6 +53,17 @@ def surround(app: Quart, store: Store, tokens: TokenReader) -> None:
     app.before_request(name_request)
     app.before_request(admit_tenant)
     app.after_request(seal_answer)
+
+
+class NoWebsocket:
+    """Closes every websocket before it opens: there is nothing here to talk about."""
+
+    def __init__(self, app: Quart, scope: WebsocketScope) -> None:
+        pass
+
+    async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        await receive()
+        await send({"type": "websocket.close", "code": 1008, "reason": None})
 
 
 def tenant_jobs() -> TenantJobs:
