@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any, Final
 
 import anyio
@@ -169,7 +170,9 @@ def mono(frame: AudioFrame, channel: int | None) -> NDArray[np.float32]:
     """One channel, or the mean of all, of a decoded frame: shape (n,), full scale at −1 … 1."""
     data = frame.to_ndarray()
     channels = data if frame.format.is_planar else data.reshape(-1, frame.layout.nb_channels).T
-    picked = channels.mean(axis=0, dtype=np.float32) if channel is None else channels[channel]
+    chosen = channels if channel is None else channels[channel : channel + 1]
+    # Row by row: numpy takes ten times as long for the mean over so short an axis.
+    picked = reduce(np.add, chosen.astype(np.float32)) / len(chosen)
     silence, full = SCALES[data.dtype.name]
     scaled: NDArray[np.float32] = ((picked - np.float32(silence)) / np.float32(full)).astype(np.float32)
     return scaled
