@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator, Callable
 import anyio
 import pytest
 import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline.store.memory import MemoryStore
 from tests.conformance.store_suite import *  # noqa: F403  # the suite
-from tests.conformance.store_suite.making import LEASE, PassTime, claim, submit
+from tests.conformance.store_suite.making import ACME, LEASE, PROBLEM, Everything, PassTime, claim, submit
 
 
 class Clock:
@@ -38,6 +40,43 @@ def pass_time(clock: Clock) -> PassTime:
 async def store(clock: Callable[[], float]) -> AsyncIterator[MemoryStore]:
     async with MemoryStore(clock=clock) as store:
         yield store
+
+
+@pytest.fixture
+def everything(store: MemoryStore) -> Everything:
+    async def show() -> str:
+        return repr((store.rows, store.files))
+
+    return show
+
+
+ACTIONS = ("advance", "report", "fail", "give_back", "lose")
+
+
+@given(st.lists(st.tuples(st.sampled_from(ACTIONS), st.floats(0, 1)), max_size=90))
+async def test_no_course_of_events_takes_progress_back_or_miscounts_attempts(steps: list[tuple[str, float]]) -> None:
+    store, seen, counted = MemoryStore(max_attempts=100), 0.0, 1
+    job = await submit(store)
+    taken = await claim(store)
+    for action, part in steps:
+        match action:
+            case "advance":
+                taken.advance("transcribing", part)
+            case "report":
+                await store.queue().report([taken])
+            case "fail":
+                await store.queue().fail(taken, PROBLEM, retry_in=0.0)
+            case "give_back":
+                await store.queue().give_back(taken)
+            case "lose":
+                await store.queue().void_leases()
+        if action in ("fail", "give_back", "lose"):
+            taken = await claim(store)
+            counted += action != "give_back"
+        now = await store.tenant(ACME).get(job.id)
+        assert now.attempt == counted
+        assert now.progress.fraction >= seen
+        seen = now.progress.fraction
 
 
 @pytest.mark.parametrize("anyio_backend", [("trio", {"clock": trio.testing.MockClock(autojump_threshold=0)})])

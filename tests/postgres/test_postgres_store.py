@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from tests.conformance.store_suite import *  # noqa: F403  # the suite
-from tests.conformance.store_suite.making import PassTime
+from tests.conformance.store_suite.making import Everything, PassTime
 
 pytestmark = pytest.mark.postgres
 
@@ -23,3 +23,13 @@ def pass_time(admin: asyncpg.Connection[asyncpg.Record]) -> PassTime:
             await admin.execute(statement, timedelta(seconds=seconds))
 
     return age
+
+
+@pytest.fixture
+def everything(admin: asyncpg.Connection[asyncpg.Record]) -> Everything:
+    async def show() -> str:
+        tables = await admin.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'antiphon'")
+        rows = [await admin.fetch(f"SELECT * FROM antiphon.{table['tablename']}") for table in tables]
+        return repr(rows)
+
+    return show

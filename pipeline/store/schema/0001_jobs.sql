@@ -122,15 +122,21 @@ CREATE TABLE antiphon.upload_chunks (
 ALTER TABLE antiphon.upload_chunks ALTER COLUMN bytes SET STORAGE EXTERNAL;
 
 
+-- A policy also holds for members of its role, and the login is a member of both: hence current_user, which is the role
+-- only in a transaction that stepped into it.
 DO $$
 DECLARE
     name text;
 BEGIN
     FOREACH name IN ARRAY ARRAY['jobs', 'leases', 'attempts', 'transcripts', 'uploads', 'upload_chunks'] LOOP
         EXECUTE format('ALTER TABLE antiphon.%I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', name);
-        EXECUTE format('CREATE POLICY door ON antiphon.%I TO antiphon_door
-                        USING (tenant_id = current_setting(''app.tenant_id'', true))', name);
-        EXECUTE format('CREATE POLICY chain ON antiphon.%I TO antiphon_chain USING (true)', name);
+        EXECUTE format($policy$
+            CREATE POLICY door ON antiphon.%I TO antiphon_door
+            USING (current_user = 'antiphon_door' AND tenant_id = current_setting('app.tenant_id', true))
+        $policy$, name);
+        EXECUTE format($policy$
+            CREATE POLICY chain ON antiphon.%I TO antiphon_chain USING (current_user = 'antiphon_chain')
+        $policy$, name);
     END LOOP;
 END $$;
 

@@ -1,7 +1,8 @@
 """What every store does, as one suite.
 
-A module that runs it imports everything from here and gives two fixtures: ``store``, open and empty, and ``pass_time``,
-which lets the store believe that so many seconds have gone by. The store gives every job three attempts.
+A module that runs it imports everything from here and gives three fixtures: ``store``, open and empty, which gives
+every job three attempts; ``pass_time``, which lets it believe that so many seconds have gone by; and ``everything``,
+all that it holds at this moment, as text.
 """
 
 from __future__ import annotations

@@ -11,12 +11,15 @@ from pipeline.store import Fenced, Store
 from tests.conformance.store_suite.making import (
     ACME,
     PROBLEM,
+    SECRET,
     SETTLERS,
     TRANSCRIPT,
     USAGE,
+    Everything,
     PassTime,
     Settle,
     claim,
+    every_end,
     every_settler,
     nothing_ready,
     submit,
@@ -98,6 +101,16 @@ class TestTheEndOfAnAttempt:
         assert (ended.status, ended.error) == (JobStatus.CANCELLED, None)
         assert ended.completed_at is not None
         assert await nothing_ready(store)
+
+    @every_end
+    async def test_secrets_are_erased(self, store: Store, settle: Settle, everything: Everything) -> None:
+        url = f"https://media.test/a.flac?sig={SECRET}"
+        await submit(store, media_url=url, media_headers={"Authorization": SECRET})
+        taken = await claim(store)
+        assert SECRET in await everything()
+
+        await settle(store.queue(), taken)
+        assert SECRET not in await everything()
 
     @every_settler
     async def test_settling_twice_is_the_same_as_once(self, store: Store, settle: Settle) -> None:

@@ -13,6 +13,7 @@ from tests.conformance.store_suite.making import (
     SETTLERS,
     TRANSCRIPT,
     USAGE,
+    Everything,
     PassTime,
     Settle,
     claim,
@@ -50,7 +51,9 @@ class TestLeases:
         renewal = await store.queue().renew([lost], lease_seconds=LEASE)
         assert renewal.kept == frozenset()
 
-    async def test_a_job_whose_workers_are_lost_too_often_fails(self, store: Store, pass_time: PassTime) -> None:
+    async def test_a_job_whose_workers_are_lost_too_often_fails(
+        self, store: Store, pass_time: PassTime, everything: Everything
+    ) -> None:
         job = await submit(store, media_headers={"Authorization": SECRET})
         for _ in range(3):
             await claim(store)
@@ -61,6 +64,7 @@ class TestLeases:
         assert failed.status is JobStatus.FAILED
         assert failed.error is not None
         assert (failed.error.code, failed.error.attempt) == ("worker-lost", 3)
+        assert SECRET not in await everything()
         assert await nothing_ready(store)
 
     @every_settler

@@ -15,6 +15,7 @@ from pipeline.store import JobQueue, Store
 from pipeline.transcript import EngineInfo, Notice, Segment, Transcript
 
 PassTime = Callable[[float], Awaitable[None]]
+Everything = Callable[[], Awaitable[str]]
 
 ACME, GLOBEX = Tenant("acme"), Tenant("globex")
 LEASE = 60.0

@@ -14,6 +14,7 @@ from tests.conformance.store_suite.making import (
     ACME,
     GLOBEX,
     PROBLEM,
+    Everything,
     PassTime,
     Settle,
     a_request,
@@ -103,13 +104,16 @@ class TestUploads:
         assert await read(store, await claim(store), file) == [b"mine"]
 
     @every_end
-    async def test_uploads_are_erased_when_the_job_ends(self, store: Store, settle: Settle) -> None:
+    async def test_uploads_are_erased_when_the_job_ends(
+        self, store: Store, settle: Settle, everything: Everything
+    ) -> None:
         file = await upload(store, b"x" * CHUNK_BYTES, b"y")
         job = await store.tenant(ACME).submit(a_request(media_url=None), uploads=[file])
         taken = await claim(store)
         await settle(store.queue(), taken)
 
         assert (await store.tenant(ACME).get(job.id)).uploads == ()
+        assert "xxx" not in await everything()
         with pytest.raises(Fenced):
             await read(store, taken, file)
 

@@ -1,0 +1,159 @@
+"""Connections that break, block, are cancelled, or bring news."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import anyio
+import asyncpg
+import pytest
+from anyio.lowlevel import checkpoint
+
+from pipeline.errors import NotFound
+from pipeline.store import Unavailable
+from pipeline.store.postgres import PostgresStore, database
+from tests.conformance.store_suite.making import ACME, LEASE, claim, submit
+
+pytestmark = pytest.mark.postgres
+
+Admin: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+OTHERS = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+LISTENS = "query LIKE 'LISTEN%'"
+
+
+async def listening(admin: Admin, stores: int) -> None:
+    """Wait until so many stores listen."""
+    with anyio.fail_after(10):
+        while await admin.fetchval(f"SELECT count(*) {OTHERS} AND {LISTENS}") < stores:
+            await checkpoint()
+
+
+async def drain(store: PostgresStore) -> None:
+    """Let the store hear what it has to hear until now."""
+    with anyio.fail_after(10):
+        await store.queue().work(poll_seconds=0.001)
+
+
+async def test_a_submit_here_is_heard_by_another_replica(store: PostgresStore, dsn: str, admin: Admin) -> None:
+    async with PostgresStore(dsn) as other:
+        await listening(admin, stores=2)
+        await drain(other)
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(lambda: other.queue().work(poll_seconds=3600))
+                await submit(store)
+        await claim(other)
+
+
+async def test_a_listener_that_was_cut_off_listens_again(store: PostgresStore, dsn: str, admin: Admin) -> None:
+    async with PostgresStore(dsn) as other:
+        await listening(admin, stores=2)
+        await admin.execute(f"SELECT pg_terminate_backend(pid) {OTHERS} AND {LISTENS}")
+        with anyio.fail_after(10):
+            while await admin.fetchval(f"SELECT count(*) {OTHERS} AND {LISTENS}"):
+                await checkpoint()
+        await listening(admin, stores=2)
+        await drain(other)
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(lambda: other.queue().work(poll_seconds=3600))
+                await submit(store)
+
+
+async def test_killed_backends_are_survived(store: PostgresStore, admin: Admin) -> None:
+    job = await submit(store)
+    for _ in range(5):
+        await admin.execute(f"SELECT pg_terminate_backend(pid) {OTHERS}")
+        with anyio.fail_after(10):
+            while True:
+                try:
+                    assert await store.tenant(ACME).get(job.id) == job
+                    break
+                except Unavailable:
+                    continue
+
+
+async def test_a_backend_killed_at_work_makes_the_call_unavailable(store: PostgresStore, admin: Admin) -> None:
+    job = await submit(store)
+    async with anyio.create_task_group() as tasks, admin.transaction():
+        await admin.execute("LOCK TABLE antiphon.jobs")
+        tasks.start_soon(expect_unavailable, store)
+        with anyio.fail_after(5):
+            while not await admin.fetchval("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE NOT granted"):
+                await checkpoint()
+
+    assert (await claim(store)).job.id == job.id
+
+
+async def expect_unavailable(store: PostgresStore) -> None:
+    with pytest.raises(Unavailable):
+        await store.queue().claim(replica="one", lease_seconds=LEASE)
+
+
+async def test_a_call_that_takes_too_long_is_unavailable(
+    store: PostgresStore, admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = await submit(store)
+    monkeypatch.setattr(database, "UNIT_SECONDS", 0.1)
+    async with admin.transaction():
+        await admin.execute("LOCK TABLE antiphon.jobs")
+        with pytest.raises(Unavailable):
+            await store.tenant(ACME).get(job.id)
+    monkeypatch.undo()
+
+    assert await store.tenant(ACME).get(job.id) == job
+
+
+async def test_a_cancelled_call_is_done_to_its_end(store: PostgresStore) -> None:
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        job = await submit(store)
+        taken = await store.queue().claim(replica="one", lease_seconds=LEASE)
+
+    assert taken is not None
+    assert taken.job.id == job.id
+
+
+async def test_cancelled_calls_leak_no_connection(dsn: str, admin: Admin) -> None:
+    async with PostgresStore(dsn, pool_size=2) as store:
+        for _ in range(20):
+            async with anyio.create_task_group() as tasks:
+                for _ in range(4):
+                    tasks.start_soon(submit, store)
+                await checkpoint()
+                tasks.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(4):
+                tasks.start_soon(store.ping)
+        assert await admin.fetchval(f"SELECT count(*) {OTHERS} AND state LIKE 'idle in transaction%'") == 0
+
+
+async def test_without_a_server_every_call_is_unavailable() -> None:
+    async with PostgresStore("postgresql://service:service@127.0.0.1:1/antiphon") as store:
+        with pytest.raises(Unavailable) as away:
+            await store.ping()
+        with pytest.raises(Unavailable):
+            await store.queue().claim(replica="one", lease_seconds=LEASE)
+    assert "service" not in str(away.value)
+
+
+async def test_a_closed_store_is_unavailable(dsn: str) -> None:
+    async with PostgresStore(dsn) as store:
+        await store.ping()
+    with pytest.raises(Unavailable):
+        await store.ping()
+
+
+async def test_errors_inside_the_block_come_out_as_they_are(dsn: str) -> None:
+    with pytest.raises(NotFound):
+        async with PostgresStore(dsn):
+            raise NotFound
+
+
+async def test_it_works_through_a_transaction_pooler_too(dsn: str) -> None:
+    """A pooler forgets prepared statements; with ``direct_dsn`` none are kept."""
+    async with PostgresStore(dsn, direct_dsn=dsn) as store:
+        job = await submit(store)
+        assert (await claim(store)).job.id == job.id
