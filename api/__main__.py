@@ -1,1 +1,231 @@
-"""The composition root and the command line."""
+"""The command line: ``antiphon serve | transcribe | token | migrate | check-config | weights``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+from pydantic import BaseModel, ValidationError
+
+from pipeline.errors import ConfigError
+from pipeline.jobs import JobRequest
+from pipeline.settings import Settings
+
+Command = Callable[[Settings, argparse.Namespace], int]
+
+INTERRUPTED: Final = 130  # 128 + SIGINT, as shells count
+
+ABOUT: Final = """\
+Antiphon transcribes recordings, for many tenants, and keeps every voice on its own track.
+
+  antiphon transcribe talk.mp3            a transcript, with nothing set up
+  antiphon serve                          the service; then, from another terminal:
+  TOKEN=$(antiphon token --tenant acme)
+  curl -H "Authorization: Bearer $TOKEN" -F file=@talk.mp3 http://127.0.0.1:8000/v1/jobs
+
+Settings are environment variables; `antiphon check-config` shows each with its meaning."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit codes: 0 done, 1 it could not be done (standard error says why), 2 wrong use, 130 interrupted."""
+    asked = _parser().parse_args(argv)
+    command: Command = asked.command
+    try:
+        return command(_settings(), asked)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except (ConfigError, ExceptionGroup) as error:
+        return _say(*_reasons(error, ConfigError))
+
+
+# ── the commands; each imports what it needs, so that `token` does not wait for libav ─────────────────────────────────
+
+
+def serve(settings: Settings, _: argparse.Namespace) -> int:
+    from api import service
+    from api.secret import with_secret
+    from pipeline.telemetry import configure_logging
+
+    configure_logging(settings.telemetry)
+    anyio.run(service.serve, with_secret(settings))
+    return 0
+
+
+def transcribe(settings: Settings, asked: argparse.Namespace) -> int:
+    from api import transcribing
+    from api.client import Refused
+    from api.secret import with_secret
+    from pipeline.telemetry import configure_logging
+
+    configure_logging(settings.telemetry.model_copy(update={"log_level": "ERROR"}))
+    work = transcribing.transcribe_once if asked.once else transcribing.transcribe
+    order = transcribing.Order(*_recording(asked), asked.format)
+    try:
+        text = anyio.run(work, with_secret(settings), order)
+    except (Refused, ExceptionGroup) as error:
+        return _say(*_reasons(error, Refused))
+    sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
+    return 0
+
+
+def token(settings: Settings, asked: argparse.Namespace) -> int:
+    from api.secret import with_secret
+    from api.security import issue_token
+
+    print(issue_token(with_secret(settings).auth, asked.tenant, seconds=int(asked.hours * 3600)))
+    return 0
+
+
+def migrate(settings: Settings, _: argparse.Namespace) -> int:
+    from api.service import opened_store
+
+    async def up_to_date() -> None:
+        async with opened_store(settings):
+            print("The schema is up to date.")
+
+    anyio.run(up_to_date)
+    return 0
+
+
+def check_config(settings: Settings, _: argparse.Namespace) -> int:
+    for name, field in Settings.model_fields.items():
+        held = getattr(settings, name)
+        if isinstance(held, BaseModel):
+            for inner, row in type(held).model_fields.items():
+                _show(f"{name}__{inner}", getattr(held, inner), row.description)
+        else:
+            _show(name, held, field.description)
+    return 0
+
+
+def weights(settings: Settings, asked: argparse.Namespace) -> int:
+    from stages.engines import weights as models
+
+    names: list[str] = asked.models or [settings.engine.model]
+    if asked.action == "list":
+        for row in models.listed(settings.engine):
+            print(row)
+    elif asked.action == "pull":
+        for name in names:
+            print(f"{name}: {models.pull(name, settings.engine, progress=True)}")
+    else:
+        damaged = [
+            f"{name}: {file} is not what it should be."
+            for name in names
+            for file in models.verify(name, settings.engine)
+        ]
+        if damaged:
+            return _say(*damaged, "`antiphon weights pull` fetches what is damaged again.")
+        print("All files are what they should be.")
+    return 0
+
+
+# ── what is asked ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "antiphon", description=ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, command: Command, about: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=about, description=about)
+        added.set_defaults(command=command)
+        return added
+
+    add("serve", serve, "Run the service until SIGTERM or Ctrl-C; work in hand is finished or given back.")
+    _describe_transcribe(add("transcribe", transcribe, "Transcribe one recording and print what was said."))
+    issue = add(
+        "token", token, "Print a bearer token for a tenant, signed with AUTH__SECRET or this installation's key."
+    )
+    issue.add_argument("--tenant", required=True, help="whom the token speaks for")
+    issue.add_argument("--hours", type=_positive, default=24.0, help="how long it is valid (24)")
+    add("migrate", migrate, "Bring the database's schema up to date; `serve` does so too.")
+    add("check-config", check_config, "Say whether the settings in the environment are good, and what each means.")
+    store = add("weights", weights, "Fetch, list or check the weights of models known by name.")
+    store.add_argument("action", choices=["pull", "list", "verify"])
+    store.add_argument("models", nargs="*", metavar="MODEL", help="default: ENGINE__MODEL")
+    return parser
+
+
+def _describe_transcribe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "recording", metavar="FILE-or-URL", help="any audio or video file, or an http(s) address of one"
+    )
+    parser.add_argument("--format", choices=["text", "json", "srt", "vtt"], default="text")
+    parser.add_argument("--language", help="spoken language, such as en; default: detected")
+    parser.add_argument("--quality", choices=["fast", "balanced"], default="balanced")
+    parser.add_argument("--prompt", help="names and words to expect")
+    parser.add_argument("--words", action="store_true", help="times of single words, in json")
+    parser.add_argument("--once", action="store_true", help="in this process alone: no server, no database")
+
+
+def _recording(asked: argparse.Namespace) -> tuple[JobRequest, Path | None]:
+    wanted: dict[str, Any] = {
+        "language": asked.language,
+        "quality": asked.quality,
+        "prompt": asked.prompt,
+        "word_timestamps": asked.words,
+    }
+    file = None
+    if asked.recording.partition("://")[0].lower() in ("http", "https"):
+        wanted["media_url"] = asked.recording
+    elif not (file := Path(asked.recording)).is_file():
+        raise ConfigError(f"There is no file {asked.recording!r}; give a file or an http(s) address.")
+    try:
+        return JobRequest(**wanted), file
+    except ValidationError as error:
+        raise ConfigError("; ".join(row["msg"].removeprefix("Value error, ") for row in error.errors())) from error
+
+
+def _positive(text: str) -> float:
+    if (number := float(text)) <= 0:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return number
+
+
+# ── what is told ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _settings() -> Settings:
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise ConfigError("\n".join(_wrong(row["loc"], row["msg"]) for row in error.errors())) from error
+
+
+def _wrong(place: tuple[int | str, ...], message: str) -> str:
+    name = "__".join(str(part) for part in place if isinstance(part, str)).upper()
+    if message == "Extra inputs are not permitted":
+        return f"{name} is not a setting; `antiphon check-config` shows those there are."
+    return f"{name}: {message.removeprefix('Value error, ')}."
+
+
+def _show(name: str, value: object, about: str | None) -> None:
+    shown = ",".join(map(str, value)) if isinstance(value, tuple) else "" if value is None else str(value)
+    print(f"{name.upper()}={shown}" + (f"  # {about}" if about else ""))
+
+
+def _reasons(error: Exception, kind: type[Exception]) -> list[str]:
+    """The texts of all errors of ``kind`` in a tree of groups. Raises it again when there is any other in it."""
+    if isinstance(error, kind):
+        return [str(error)]
+    if isinstance(error, ExceptionGroup):
+        return [text for inner in error.exceptions for text in _reasons(inner, kind)]
+    raise error
+
+
+def _say(*lines: str) -> int:
+    """Print what went wrong; the exit code for it."""
+    for line in dict.fromkeys(lines):
+        print(f"antiphon: {line}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -30,9 +30,7 @@ class TokenReader:
     """Raises ``ConfigError`` without a secret that is long enough."""
 
     def __init__(self, settings: AuthSettings) -> None:
-        if settings.secret is None:
-            raise ConfigError("AUTH__SECRET is not set: give the key that your tokens are signed with.")
-        self._key = _key(settings.secret.get_secret_value())
+        self._key = _key(settings)
         self._claim_path = settings.tenant_claim.split(".")
         self._rules = JWTClaimsRegistry(None, settings.leeway_seconds, **_required(settings))
 
@@ -66,20 +64,21 @@ class TokenReader:
         return Tenant(value)
 
 
-def issue_token(
-    secret: str, tenant: str, claim: str, seconds: int, *, issuer: str | None = None, audience: str | None = None
-) -> str:
-    """Sign a token for ``tenant`` that expires in so many seconds. ``claim`` may be dotted."""
+def issue_token(settings: AuthSettings, tenant: str, *, seconds: int) -> str:
+    """Sign a token that a ``TokenReader`` of the same settings takes. Raises ``ConfigError`` like it."""
     named: Any = tenant
-    for name in reversed(claim.split(".")):
+    for name in reversed(settings.tenant_claim.split(".")):
         named = {name: named}
     now = int(time.time())
-    claims = {**named, "iat": now, "exp": now + seconds, "iss": issuer, "aud": audience}
+    claims = {**named, "iat": now, "exp": now + seconds, "iss": settings.issuer, "aud": settings.audience}
     told = {name: value for name, value in claims.items() if value is not None}
-    return jwt.encode({"alg": ALGORITHMS[0]}, told, _key(secret))
+    return jwt.encode({"alg": ALGORITHMS[0]}, told, _key(settings))
 
 
-def _key(secret: str) -> OctKey:
+def _key(settings: AuthSettings) -> OctKey:
+    if settings.secret is None:
+        raise ConfigError("AUTH__SECRET is not set: give the key that your tokens are signed with.")
+    secret = settings.secret.get_secret_value()
     if (size := len(secret.encode())) < MIN_SECRET_BYTES:
         raise ConfigError(f"AUTH__SECRET has {size} bytes; HS256 needs at least {MIN_SECRET_BYTES}.")
     return OctKey.import_key(secret)

@@ -50,6 +50,7 @@ class Downloader(Map[JobRequest, Media]):
 
     async def handle(self, claim: Claim, item: JobRequest) -> Media:
         claim.advance("downloading")
+        await anyio.Path(claim.scratch).mkdir(mode=0o700, parents=True, exist_ok=True)
         if item.media_url is None:
             uploads = enumerate(claim.job.uploads)
             return Media(tuple([await self._receive(claim, upload, position) for position, upload in uploads]))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.errors import JobError
 from pipeline.transcript import Notice, Segment, Track
 from stages.spool import Spool
 
@@ -36,10 +37,12 @@ class TrackAudio:
 class TrackTranscript:
     """One track's words, as utterances in time order on the media's clock. ``track`` is filled in.
 
-    Segment ids are counted within the track; the Interleaver numbers them anew.
+    Segment ids are counted within the track; the Interleaver numbers them anew. ``error`` is why the track failed: it
+    fails the job only when every track of it has.
     """
 
     track: Track
     segments: tuple[Segment, ...]
     warnings: tuple[Notice, ...]
     of: int
+    error: JobError | None = None

@@ -75,7 +75,7 @@ class SpeechWindow:
 
     @property
     def seconds(self) -> float:
-        return len(self.samples) / SAMPLE_RATE
+        return sum(piece.seconds for piece in self.pieces)
 
     @property
     def passed(self) -> float:
@@ -100,14 +100,14 @@ class SpeechWindow:
 
 
 async def windows(spool: Spool, settings: AudioSettings) -> AsyncGenerator[SpeechWindow, None]:
-    """All speech of the track, as it arrives. Raises the spool's error when its writer gave up."""
+    """All speech of the track, as it arrives. Ends early when the writer gave up: ``spool.error`` says so."""
     model, hysteresis = Silero(), Hysteresis(settings.vad_threshold)
     pieces: tuple[Region, ...] = ()
     start, more = 0, True
     while more:
         samples = await spool.read(start, (BLOCK_FRAMES + HALO_FRAMES) * FRAME)
         if spool.error is not None:
-            raise spool.error
+            return
         scores, levels = await to_thread.run_sync(model.hear, samples, limiter=_threads())
         more = len(samples) > BLOCK_FRAMES * FRAME
         regions = [*hysteresis.hear(scores, levels), *(() if more else hysteresis.end(start + len(samples)))]

@@ -54,13 +54,15 @@ class RoomStatistics:
 
 
 class ModelRoom:
-    """Answers while it is ``open``. ``jobs`` and ``tracks`` are how many of each it expects in flight."""
+    """Answers while it is ``open``. ``jobs``, ``tracks``, ``windows_per_track``: how many of each may be in flight."""
 
     def __init__(self, engine: Engine, *, memory_limit: int, jobs: int, tracks_per_job: int) -> None:
         self.engine = engine
         self.jobs = jobs
         self.tracks = jobs * tracks_per_job
         self._can = engine.capabilities
+        # Half of what all lanes can take: a long recording alone still fills its batches well, and leaves room in them.
+        self.windows_per_track = self._can.lanes * max(2, self._can.max_batch // 2)
         # Two batches a lane must fit, or lanes would wait for features however small the limit.
         self._places = max(2 * self._can.lanes * self._can.max_batch, memory_limit // self._can.bytes_per_item)
         self._ready: list[_Ask] = []

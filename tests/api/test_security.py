@@ -156,8 +156,9 @@ def test_a_missing_or_short_secret_ends_the_start(secret: str | None) -> None:
 
 @given(tenant=st.text(st.characters(codec="utf-8", categories=["L", "N", "P", "S"]), min_size=1, max_size=128))
 def test_an_issued_token_is_read_as_its_tenant(tenant: str) -> None:
-    token = issue_token(SECRET, tenant, "org.id", 60, issuer="me", audience="antiphon")
-    assert reader(tenant_claim="org.id", issuer="me", audience="antiphon").tenant(f"Bearer {token}") == tenant
+    settings = AuthSettings(secret=SecretStr(SECRET), tenant_claim="org.id", issuer="me", audience="antiphon")
+    token = issue_token(settings, tenant, seconds=60)
+    assert TokenReader(settings).tenant(f"Bearer {token}") == tenant
 
 
 @given(st.text(max_size=200) | st.from_regex(r"[\w-]{0,40}\.[\w-]{0,40}\.[\w-]{0,40}", fullmatch=True))

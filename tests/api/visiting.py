@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from pydantic import SecretStr
 from quart.typing import TestClientProtocol
 
 from api import EngineFacts
 from api.security import issue_token
 from pipeline.jobs import Usage
+from pipeline.settings import AuthSettings
 from pipeline.store.memory import MemoryStore
 from pipeline.transcript import EngineInfo, Segment, Track, Transcript, Word
 
@@ -20,7 +22,8 @@ URL = "https://media.test/call.mkv"
 
 
 def bearer(tenant: str = "acme", **headers: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {issue_token(SECRET, tenant, 'tenant_id', 60)}", **headers}
+    token = issue_token(AuthSettings(secret=SecretStr(SECRET)), tenant, seconds=60)
+    return {"Authorization": f"Bearer {token}", **headers}
 
 
 async def complete(store: MemoryStore, transcript: Transcript) -> None:

@@ -1,0 +1,60 @@
+"""The end of every attempt, made durable: completed, failed, given back or cancelled."""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, datetime
+
+from pipeline.claim import Abandoned, Claim, Failure, Why
+from pipeline.errors import AntiphonError
+from pipeline.jobs import Problem, Usage
+from pipeline.settings import QueueSettings
+from pipeline.stage import Sink
+from pipeline.store import Fenced, JobQueue
+from pipeline.transcript import Transcript
+
+
+class Committer(Sink[Transcript]):
+    def __init__(self, queue: JobQueue, settings: QueueSettings) -> None:
+        self._queue, self._settings = queue, settings
+
+    async def settle(self, claim: Claim, item: Transcript | Failure) -> None:
+        """Every end of every job passes here."""
+        try:
+            if isinstance(item, Transcript):
+                claim.advance("committing")
+                await self._queue.commit(claim, item, _usage(claim, item))
+            elif isinstance(item.error, Abandoned):
+                await self._given_up(claim, item.error.why)
+            else:
+                problem = Problem.of(item.error, stage=item.stage, attempt=claim.job.attempt)
+                await self._queue.fail(claim, problem, retry_in=self._retry_in(claim, item.error))
+        except Fenced:
+            claim.abandon(Why.LEASE_LOST)
+            raise
+
+    async def _given_up(self, claim: Claim, why: Why) -> None:
+        if why is Why.CANCELLED:
+            await self._queue.cancel(claim)
+        else:
+            await self._queue.give_back(claim)
+
+    def _retry_in(self, claim: Claim, error: Exception) -> float | None:
+        """Seconds to the next attempt, doubling, ± 20 % so that jobs that failed together do not return together."""
+        if not (isinstance(error, AntiphonError) and error.retryable):
+            return None
+        return self._settings.retry_seconds * 2.0 ** (claim.job.attempt - 1) * random.uniform(0.8, 1.2)  # noqa: S311 -- jitter
+
+
+def _usage(claim: Claim, transcript: Transcript) -> Usage:
+    job, now = claim.job, datetime.now(UTC)
+    began = job.started_at or now
+    processing = (now - began).total_seconds()
+    return Usage(
+        media_seconds=transcript.duration,
+        track_seconds=round(sum(t.duration for t in transcript.tracks if t.status != "duplicate"), 3),
+        speech_seconds=round(sum(t.speech_seconds for t in transcript.tracks), 3),
+        queue_seconds=round((began - job.created_at).total_seconds(), 3),
+        processing_seconds=round(processing, 3),
+        realtime_factor=round(processing / transcript.duration, 4) if transcript.duration else None,
+    )

@@ -1,0 +1,86 @@
+"""What keeps this replica's claims alive and tells it which of them are no longer its own."""
+
+from __future__ import annotations
+
+import anyio
+import structlog
+from anyio import current_time
+
+from pipeline.claim import Claim, Why
+from pipeline.jobs import Progress
+from pipeline.settings import QueueSettings
+from pipeline.store import JobQueue, Unavailable
+
+log = structlog.get_logger()
+
+REPORT_SECONDS = 1.0
+"""Between writes of progress: what a person who watches a bar still feels as live."""
+
+GIVE_UP_SHARE = 0.75
+"""Of a lease without a beat: then its claim is dropped, before another replica may take it."""
+
+
+class Heartbeat:
+    """Runs beside the chain, in tasks of its own, so that no full channel can delay a beat."""
+
+    def __init__(self, queue: JobQueue, settings: QueueSettings) -> None:
+        self._queue, self._settings = queue, settings
+        self._beaten: dict[Claim, float] = {}
+        self._reported: dict[Claim, Progress] = {}
+
+    def watch(self, claim: Claim) -> None:
+        """Keep ``claim`` alive until it ends."""
+        self._beaten[claim] = current_time()
+        self._reported[claim] = claim.progress
+        claim.resources.callback(self._forget, claim)
+
+    async def beat(self) -> None:
+        """Renew all leases, for ever. The answer is the truth: a claim that does not come back is lost."""
+        while True:
+            await anyio.sleep(self._settings.heartbeat_seconds)
+            try:
+                await self._renew()
+                if rescued := await self._queue.rescue():
+                    log.warning("leases-rescued", jobs=rescued)
+            except Unavailable as error:
+                log.warning("heartbeat-missed", error=str(error))
+            self._drop_the_overdue()
+
+    async def report(self) -> None:
+        """Write progress that has changed, for ever."""
+        while True:
+            await anyio.sleep(REPORT_SECONDS)
+            changed = [claim for claim, told in self._reported.items() if claim.progress != told]
+            if not changed:
+                continue
+            told = {claim: claim.progress for claim in changed}
+            try:
+                await self._queue.report(changed)
+            except Unavailable:
+                continue  # the next report says the same and more
+            self._reported.update((claim, progress) for claim, progress in told.items() if claim in self._reported)
+
+    async def _renew(self) -> None:
+        claims = list(self._beaten)
+        if not claims:
+            return
+        asked = current_time()
+        answer = await self._queue.renew(claims, lease_seconds=self._settings.lease_seconds)
+        for claim in claims:
+            if claim not in self._beaten:
+                continue  # it ended while the answer was on its way
+            if claim.job.id in answer.cancelled:
+                claim.abandon(Why.CANCELLED)
+            elif claim.job.id not in answer.kept:
+                log.warning("lease-lost", job_id=str(claim.job.id), attempt=claim.job.attempt)
+                claim.abandon(Why.LEASE_LOST)
+            self._beaten[claim] = asked
+
+    def _drop_the_overdue(self) -> None:
+        oldest = current_time() - GIVE_UP_SHARE * self._settings.lease_seconds
+        for claim, beaten in self._beaten.items():
+            if beaten < oldest:
+                claim.abandon(Why.LEASE_LOST)
+
+    def _forget(self, claim: Claim) -> None:
+        del self._beaten[claim], self._reported[claim]
