@@ -40,21 +40,23 @@ INSERT INTO antiphon.uploads (id, tenant_id) VALUES ($1, $2);
 
 -- name: write_chunk
 WITH upload AS (
-    UPDATE antiphon.uploads SET touched_at = now() WHERE id = $1 AND tenant_id = $2 RETURNING id, tenant_id
+    UPDATE antiphon.uploads SET touched_at = now()
+    WHERE id = $1 AND tenant_id = $2 AND NOT discarded
+    RETURNING id, tenant_id
 )
 INSERT INTO antiphon.upload_chunks (upload_id, tenant_id, number, bytes)
 SELECT id, tenant_id, $3, $4 FROM upload;
 
 -- name: close_upload
-UPDATE antiphon.uploads SET chunks = $3, touched_at = now() WHERE id = $1 AND tenant_id = $2;
+UPDATE antiphon.uploads SET chunks = $3, touched_at = now() WHERE id = $1 AND tenant_id = $2 AND NOT discarded;
 
 -- name: take_uploads
 UPDATE antiphon.uploads SET job_id = $3
-WHERE id = ANY ($1) AND tenant_id = $2 AND job_id IS NULL AND chunks IS NOT NULL
+WHERE id = ANY ($1) AND tenant_id = $2 AND job_id IS NULL AND chunks IS NOT NULL AND NOT discarded
 RETURNING id;
 
 -- name: discard_uploads
-DELETE FROM antiphon.uploads WHERE id = ANY ($1) AND tenant_id = $2 AND job_id IS NULL;
+UPDATE antiphon.uploads SET discarded = true WHERE id = ANY ($1) AND tenant_id = $2 AND job_id IS NULL;
 
 
 -- The chain
@@ -99,7 +101,7 @@ WITH lease AS (
     INSERT INTO antiphon.transcripts (job_id, tenant_id, transcript)
     SELECT job_id, tenant_id, $4 FROM lease
 ), upload AS (
-    DELETE FROM antiphon.uploads USING lease WHERE uploads.job_id = lease.job_id
+    UPDATE antiphon.uploads SET job_id = NULL, discarded = true FROM lease WHERE uploads.job_id = lease.job_id
 )
 UPDATE antiphon.jobs
 SET status = 'completed', completed_at = now(), progress = $3, usage = $5, warnings = $6, secrets = NULL, uploads = '{}'
@@ -118,7 +120,8 @@ WITH lease AS (
         $5::float8 IS NOT NULL AND attempt < max_attempts AS again
     FROM lease JOIN antiphon.jobs ON jobs.id = lease.job_id
 ), upload AS (
-    DELETE FROM antiphon.uploads USING fate WHERE uploads.job_id = fate.job_id AND NOT again
+    UPDATE antiphon.uploads SET job_id = NULL, discarded = true
+    FROM fate WHERE uploads.job_id = fate.job_id AND NOT again
 ), retried AS (
     UPDATE antiphon.jobs
     SET status = 'pending', started_at = NULL, next_attempt_at = now() + make_interval(secs => $5), last_error = $4,
@@ -150,7 +153,7 @@ WITH lease AS (
     INSERT INTO antiphon.attempts (token, job_id, tenant_id, replica, started_at, outcome)
     SELECT token, job_id, tenant_id, replica, claimed_at, 'cancelled' FROM lease
 ), upload AS (
-    DELETE FROM antiphon.uploads USING lease WHERE uploads.job_id = lease.job_id
+    UPDATE antiphon.uploads SET job_id = NULL, discarded = true FROM lease WHERE uploads.job_id = lease.job_id
 )
 UPDATE antiphon.jobs
 SET status = 'cancelled', completed_at = now(), progress = $3, secrets = NULL, uploads = '{}'
@@ -170,8 +173,25 @@ ORDER BY lease_until
 LIMIT 500
 FOR UPDATE OF leases SKIP LOCKED;
 
--- name: sweep_uploads
-DELETE FROM antiphon.uploads WHERE job_id IS NULL AND touched_at < now() - make_interval(secs => $1);
+-- name: discard_orphans
+UPDATE antiphon.uploads SET discarded = true
+WHERE job_id IS NULL AND NOT discarded AND touched_at < now() - make_interval(secs => $1);
+
+-- name: erase_chunks
+-- $1: how many at most.
+WITH batch AS (
+    SELECT upload_id, number
+    FROM antiphon.upload_chunks JOIN antiphon.uploads ON uploads.id = upload_id
+    WHERE discarded
+    LIMIT $1
+)
+DELETE FROM antiphon.upload_chunks USING batch
+WHERE upload_chunks.upload_id = batch.upload_id AND upload_chunks.number = batch.number
+RETURNING true;
+
+-- name: erase_uploads
+DELETE FROM antiphon.uploads
+WHERE discarded AND NOT EXISTS (SELECT FROM antiphon.upload_chunks WHERE upload_id = uploads.id);
 
 -- name: count_chunks
 SELECT chunks FROM antiphon.uploads WHERE id = $1 AND job_id = $2;

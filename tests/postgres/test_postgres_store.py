@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import anyio
 import asyncpg
 import pytest
+from anyio.lowlevel import checkpoint
 
+from pipeline.store.postgres import PostgresStore, uploads
+from pipeline.store.postgres.database import Database
+from pipeline.store.postgres.uploads import erase
+from pipeline.store.rules import CHUNK_BYTES
 from tests.conformance.store_suite import *  # noqa: F403  # the suite
-from tests.conformance.store_suite.making import Everything, PassTime
+from tests.conformance.store_suite.making import ACME, Everything, PassTime, upload
 
 pytestmark = pytest.mark.postgres
 
@@ -26,10 +32,44 @@ def pass_time(admin: asyncpg.Connection[asyncpg.Record]) -> PassTime:
 
 
 @pytest.fixture
-def everything(admin: asyncpg.Connection[asyncpg.Record]) -> Everything:
+def everything(admin: asyncpg.Connection[asyncpg.Record], dsn: str) -> Everything:
     async def show() -> str:
+        await erase_discarded(dsn)
         tables = await admin.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'antiphon'")
         rows = [await admin.fetch(f"SELECT * FROM antiphon.{table['tablename']}") for table in tables]
         return repr(rows)
 
     return show
+
+
+async def erase_discarded(dsn: str) -> None:
+    """What every open store does every few seconds."""
+    database = Database(dsn, pool_size=1, pooled=False)
+    await database.open()
+    await erase(database)
+    await database.close()
+
+
+async def test_a_running_store_erases_what_is_discarded(
+    dsn: str, admin: asyncpg.Connection[asyncpg.Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploads, "ERASE_SECONDS", 0.01)
+    async with PostgresStore(dsn) as store:
+        kept, discarded = await upload(store, b"kept"), await upload(store, b"x" * CHUNK_BYTES, b"y")
+        await store.tenant(ACME).discard([discarded])
+        with anyio.fail_after(10):
+            while await admin.fetchval("SELECT count(*) FROM antiphon.uploads") > 1:
+                await checkpoint()
+
+        assert await admin.fetchval("SELECT array_agg(upload_id) FROM antiphon.upload_chunks") == [kept]
+
+
+async def test_large_files_are_erased_in_batches(
+    store: PostgresStore, dsn: str, admin: asyncpg.Connection[asyncpg.Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploads, "ERASE_CHUNKS", 2)
+    await store.tenant(ACME).discard([await upload(store, b"x" * CHUNK_BYTES * 5) for _ in range(2)])
+    await erase_discarded(dsn)
+
+    assert await admin.fetchval("SELECT count(*) FROM antiphon.upload_chunks") == 0
+    assert await admin.fetchval("SELECT count(*) FROM antiphon.uploads") == 0

@@ -90,6 +90,7 @@ async def test_the_owner_of_the_tables_sees_nothing_before_it_steps_into_a_role(
         "SELECT token FROM antiphon.leases",
         "UPDATE antiphon.jobs SET status = 'completed'",
         "DELETE FROM antiphon.leases",
+        "DELETE FROM antiphon.uploads",
         "INSERT INTO antiphon.uploads (id, tenant_id) VALUES (gen_random_uuid(), 'globex')",
         "UPDATE antiphon.uploads SET tenant_id = 'globex'",
         "TRUNCATE antiphon.jobs CASCADE",

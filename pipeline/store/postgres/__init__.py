@@ -22,6 +22,7 @@ from pipeline.store.postgres.migrations import migrate
 from pipeline.store.postgres.notices import Notices
 from pipeline.store.postgres.queries import SQL
 from pipeline.store.postgres.queue import PostgresJobQueue
+from pipeline.store.postgres.uploads import keep_erasing
 
 __all__ = ["PostgresStore", "migrate"]
 
@@ -40,6 +41,7 @@ class PostgresStore:
         self._tasks = await anyio.create_task_group().__aenter__()
         self._tasks.start_soon(self._notices.listen)
         self._tasks.start_soon(self._notices.tell)
+        self._tasks.start_soon(keep_erasing, self._database)
         return self
 
     async def __aexit__(

@@ -69,7 +69,7 @@ class PostgresJobQueue:
         await self._settle(claim, "cancel", "cancelled", claim.progress.model_dump_json())
 
     async def rescue(self) -> int:
-        await self._database.unit(CHAIN, lambda c: c.execute(SQL["sweep_uploads"], ORPHAN_SECONDS))
+        await self._database.unit(CHAIN, lambda c: c.execute(SQL["discard_orphans"], ORPHAN_SECONDS))
         return await self._rescue(every=False)
 
     async def void_leases(self) -> int:

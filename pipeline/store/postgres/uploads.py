@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, Final
 from uuid import UUID, uuid4
+
+import anyio
 
 from pipeline.claim import Claim
 from pipeline.errors import NotFound
@@ -14,6 +16,9 @@ from pipeline.store import Fenced, Unavailable
 from pipeline.store.postgres.database import CHAIN, Database, door
 from pipeline.store.postgres.queries import SQL
 from pipeline.store.rules import CHUNK_BYTES
+
+ERASE_SECONDS: Final = 5.0  # between two looks for what was discarded
+ERASE_CHUNKS: Final = 256  # at once: 64 MiB are gone in a fraction of UNIT_SECONDS
 
 
 class PostgresUpload:
@@ -50,7 +55,7 @@ class PostgresUpload:
     async def _execute(self, name: str, *values: object) -> None:
         role = door(self._tenant)
         done = await self._database.unit(role, lambda c: c.execute(SQL[name], self._id, self._tenant, *values))
-        if done.endswith(" 0"):  # the sweep took it for an orphan
+        if done.endswith(" 0"):  # it was silent for so long that it was taken for an orphan
             raise NotFound(f"The upload {self._id} was interrupted for too long; upload the file again.")
 
 
@@ -62,7 +67,7 @@ async def receive(database: Database, tenant: Tenant) -> AsyncGenerator[Postgres
         yield upload
         await upload.close()
     except BaseException:
-        with suppress(Unavailable):  # then the sweep erases it
+        with suppress(Unavailable):  # then it is an orphan in an hour
             await discard(database, tenant, [upload.id])
         raise
 
@@ -82,3 +87,17 @@ async def send(database: Database, claim: Claim, upload: UUID) -> AsyncGenerator
 
     for number in range(await fetch("count_chunks")):
         yield await fetch("read_chunk", number)
+
+
+async def erase(database: Database) -> None:
+    """Delete what is discarded, in batches."""
+    while await database.unit(CHAIN, lambda c: c.fetch(SQL["erase_chunks"], ERASE_CHUNKS)):
+        pass
+    await database.unit(CHAIN, lambda c: c.execute(SQL["erase_uploads"]))
+
+
+async def keep_erasing(database: Database) -> None:
+    while True:
+        with suppress(Unavailable):
+            await erase(database)
+        await anyio.sleep(ERASE_SECONDS)

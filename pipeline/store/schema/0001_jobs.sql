@@ -56,7 +56,8 @@ CREATE TABLE antiphon.jobs (
     CONSTRAINT only_pending_waits CHECK (next_attempt_at IS NULL OR status = 'pending'),
     CONSTRAINT failed_has_its_error CHECK ((error IS NOT NULL) = (status = 'failed')),
     CONSTRAINT completed_has_its_usage CHECK ((usage IS NOT NULL) = (status = 'completed')),
-    CONSTRAINT ended_keeps_no_secrets CHECK (completed_at IS NULL OR (secrets IS NULL AND uploads = '{}'))
+    CONSTRAINT secrets_until_the_end CHECK ((secrets IS NULL) = (completed_at IS NOT NULL)),
+    CONSTRAINT ended_has_no_uploads CHECK (completed_at IS NULL OR uploads = '{}')
 ) WITH (fillfactor = 85);
 
 CREATE INDEX jobs_turn ON antiphon.jobs (priority DESC, seq) WHERE status = 'pending';
@@ -97,19 +98,22 @@ CREATE TABLE antiphon.transcripts (
 );
 
 
--- An uploaded file; chunks is how many rows it has, known once all of it has arrived. Media is compressed already.
+-- An uploaded file; chunks is how many rows it has, known once all of it has arrived. A discarded one is out of
+-- everybody's reach and waits to be erased, since deleting gigabytes takes longer than a settling statement may.
 CREATE TABLE antiphon.uploads (
     id         uuid PRIMARY KEY,
     tenant_id  text NOT NULL CHECK (length(tenant_id) BETWEEN 1 AND 128),
     job_id     uuid REFERENCES antiphon.jobs ON DELETE CASCADE,
     chunks     integer,
     touched_at timestamptz NOT NULL DEFAULT now(),
+    discarded  boolean NOT NULL DEFAULT false,
 
-    CONSTRAINT only_whole_files_make_a_job CHECK (job_id IS NULL OR chunks IS NOT NULL)
+    CONSTRAINT only_whole_files_make_a_job CHECK (job_id IS NULL OR (chunks IS NOT NULL AND NOT discarded))
 );
 
 CREATE INDEX uploads_job ON antiphon.uploads (job_id) WHERE job_id IS NOT NULL;
-CREATE INDEX uploads_loose ON antiphon.uploads (touched_at) WHERE job_id IS NULL;
+CREATE INDEX uploads_loose ON antiphon.uploads (touched_at) WHERE job_id IS NULL AND NOT discarded;
+CREATE INDEX uploads_discarded ON antiphon.uploads (id) WHERE discarded;
 
 CREATE TABLE antiphon.upload_chunks (
     upload_id uuid NOT NULL REFERENCES antiphon.uploads ON DELETE CASCADE,
@@ -119,7 +123,7 @@ CREATE TABLE antiphon.upload_chunks (
     PRIMARY KEY (upload_id, number)
 );
 
-ALTER TABLE antiphon.upload_chunks ALTER COLUMN bytes SET STORAGE EXTERNAL;
+ALTER TABLE antiphon.upload_chunks ALTER COLUMN bytes SET STORAGE EXTERNAL;  -- media is compressed already
 
 
 -- A policy also holds for members of its role, and the login is a member of both: hence current_user, which is the role
@@ -147,11 +151,12 @@ GRANT SELECT (id, seq, tenant_id, request, uploads, priority, status, attempt, m
     ON antiphon.jobs TO antiphon_door;
 GRANT SELECT (job_id, tenant_id, progress) ON antiphon.leases TO antiphon_door;
 GRANT SELECT ON antiphon.transcripts TO antiphon_door;
-GRANT SELECT, INSERT (id, tenant_id), UPDATE (job_id, chunks, touched_at), DELETE ON antiphon.uploads TO antiphon_door;
+GRANT SELECT, INSERT (id, tenant_id), UPDATE (job_id, chunks, touched_at, discarded)
+    ON antiphon.uploads TO antiphon_door;
 GRANT INSERT ON antiphon.upload_chunks TO antiphon_door;
 
 GRANT SELECT, UPDATE ON antiphon.jobs TO antiphon_chain;
 GRANT SELECT, INSERT, UPDATE, DELETE ON antiphon.leases TO antiphon_chain;
 GRANT SELECT, INSERT ON antiphon.attempts, antiphon.transcripts TO antiphon_chain;
-GRANT SELECT, DELETE ON antiphon.uploads TO antiphon_chain;
-GRANT SELECT ON antiphon.upload_chunks TO antiphon_chain;
+GRANT SELECT, UPDATE (job_id, discarded), DELETE ON antiphon.uploads TO antiphon_chain;
+GRANT SELECT, DELETE ON antiphon.upload_chunks TO antiphon_chain;
