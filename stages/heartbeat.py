@@ -69,9 +69,9 @@ class Heartbeat:
         for claim in claims:
             if claim not in self._beaten:
                 continue  # it ended while the answer was on its way
-            if claim.job.id in answer.cancelled:
+            if claim.token in answer.cancelled:
                 claim.abandon(Why.CANCELLED)
-            elif claim.job.id not in answer.kept:
+            elif claim.token not in answer.kept:
                 log.warning("lease-lost", job_id=str(claim.job.id), attempt=claim.job.attempt)
                 claim.abandon(Why.LEASE_LOST)
             self._beaten[claim] = asked

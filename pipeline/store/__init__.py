@@ -65,7 +65,7 @@ class TenantJobs(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Renewal:
-    """The heartbeat's answer, which is the truth: a claim in neither set has lost its lease."""
+    """The heartbeat's answer, which is the truth: a claim whose token is in neither set has lost its lease."""
 
     kept: frozenset[UUID]
     cancelled: frozenset[UUID]
