@@ -142,8 +142,7 @@ class FasterWhisper:
         )
 
     def prepare(self, window: Window) -> Prepared:
-        samples, options = window.samples, window.options
-        flaw = self._flaw(window)
+        samples, options, flaw = window.samples, window.options, self._flaw(window)
         return Prepared(
             options=options,
             seconds=window.seconds,

@@ -1,0 +1,43 @@
+"""Which device a model runs on, and what its errors mean."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.errors import ConfigError, EngineLost
+from stages.engines.device import choose_device, choose_precision, watched
+
+
+@pytest.mark.parametrize(
+    ("asked", "cards", "chosen"),
+    [("auto", 0, "cpu"), ("auto", 1, "cuda"), ("cpu", 1, "cpu"), ("cuda", 1, "cuda")],
+)
+def test_a_card_is_used_where_there_is_one_unless_told_otherwise(asked: str, cards: int, chosen: str) -> None:
+    assert choose_device(asked, cards=cards) == chosen
+
+
+def test_a_card_that_is_asked_for_and_missing_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="ENGINE__DEVICE=cuda"):
+        choose_device("cuda", cards=0)
+
+
+def test_precision_follows_the_device_unless_told_otherwise() -> None:
+    supported = {"int8", "float16", "float32"}
+    assert choose_precision("auto", "cpu", supported) == "int8"
+    assert choose_precision("auto", "cuda", supported) == "float16"
+    assert choose_precision("float32", "cpu", supported) == "float32"
+
+
+@pytest.mark.parametrize(
+    "reason",
+    ["CUDA failed with error an illegal memory access was encountered", "cuBLAS failed with status NOT_INITIALIZED"],
+)
+def test_a_failing_card_is_a_lost_engine(reason: str) -> None:
+    with pytest.raises(EngineLost, match="failed"), watched():
+        raise RuntimeError(reason)
+
+
+@pytest.mark.parametrize("reason", ["CUDA failed with error out of memory", "The prompts do not fit together"])
+def test_a_batch_that_fails_is_not_a_lost_engine(reason: str) -> None:
+    with pytest.raises(RuntimeError, match=reason), watched():
+        raise RuntimeError(reason)
