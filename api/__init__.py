@@ -4,6 +4,7 @@
     GET  /v1/jobs/{id}               read_job       schemas
     GET  /v1/jobs/{id}/transcript    read_transcript
     GET  /livez  /readyz             Health
+    GET  /metrics                    metrics
     GET  /openapi.json               openapi
 
 Around every route: ``middleware`` (request id, tenant by ``security``, log) and ``problems`` (errors as answers).
@@ -16,6 +17,7 @@ from quart import Quart
 from api.bodies import PacedConnection, PacedRequest
 from api.health import Health
 from api.jobs import Submissions, read_job
+from api.metrics import metrics
 from api.middleware import NoWebsocket, surround
 from api.openapi import publish
 from api.problems import answer_error
@@ -46,5 +48,6 @@ def create_app(store: Store, settings: Settings, *, engine: EngineFacts, health:
     app.get("/v1/jobs/<uuid:job_id>/transcript")(read_transcript)
     app.get("/livez")(health.livez)
     app.get("/readyz")(health.readyz)
+    app.get("/metrics")(metrics)
     publish(app)
     return app

@@ -181,5 +181,6 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     ),
     "livez": Operation("Whether this process lives.", _STATUS, errors=(EngineUnavailable,)),
     "readyz": Operation("Whether this replica takes requests.", _STATUS, errors=(EngineUnavailable,)),
+    "metrics": Operation("Instruments for Prometheus.", {"text/plain": {"schema": {"type": "string"}}}),
     "openapi": Operation("This document.", {"application/json": {"schema": {"type": "object"}}}),
 }
