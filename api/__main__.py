@@ -108,7 +108,8 @@ def weights(settings: Settings, asked: argparse.Namespace) -> int:
     names: list[str] = asked.models or [settings.engine.model]
     if asked.action == "list":
         for row in models.listed(settings.engine):
-            print(row)
+            where = row.folder or "not here yet"
+            print(f"{row.model.name:<12} {row.model.bytes / 1e6:5.0f} MB  {row.model.repository}  {where}")
     elif asked.action == "pull":
         for name in names:
             print(f"{name}: {models.pull(name, settings.engine, progress=True)}")

@@ -125,9 +125,8 @@ def load(settings: EngineSettings) -> Engine:
     Takes seconds and may download: call it from a thread. Raises ``ConfigError`` with one sentence on what to do.
     """
     try:
-        module = import_module(f"stages.engines.{settings.backend}")
+        return cast("Engine", import_module(f"stages.engines.{settings.backend}").load(settings))
     except ImportError as error:
         raise ConfigError(
             f"ENGINE__BACKEND={settings.backend} needs the package {error.name!r}, which is not installed."
         ) from error
-    return cast("Engine", module.load(settings))
