@@ -94,6 +94,7 @@ async def _a_service(settings: Settings) -> AsyncIterator[str]:
             yield address
         finally:
             service.end()
+            service.end()  # at once: what an earlier run left in the queue is not waited for
             await service.ended.wait()
             group.cancel_scope.cancel()
 

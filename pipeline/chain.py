@@ -22,7 +22,7 @@ from typing import Any, Final, Generic, TypeVar, cast
 
 import anyio
 from anyio import TASK_STATUS_IGNORED, CancelScope, create_memory_object_stream, current_time
-from anyio.abc import TaskStatus
+from anyio.abc import TaskGroup, TaskStatus
 
 from pipeline.claim import Abandoned, Claim, Failure, Why
 from pipeline.errors import EngineLost, Internal
@@ -130,28 +130,28 @@ class Chain(Generic[T]):
     # ── the three loops: take, work, settle ──────────────────────────────────────────────────────────────────────────
 
     async def _flow(self, sink: Sink[Any], tap: CancelScope, task_status: TaskStatus[None]) -> None:
-        async with AsyncExitStack() as opened, anyio.create_task_group() as group:
+        async with AsyncExitStack() as opened:
             for step in self._steps:
                 await opened.enter_async_context(step.stage.running())
-            to_sink, settling = create_memory_object_stream[Parcel](0)
-            async with to_sink, settling:
-                for n in range(self._sinkers):
-                    group.start_soon(self._settle, sink, settling.clone(), name=f"{sink.name}-{n}")
-                feeds = [create_memory_object_stream[Parcel](step.ahead) for step in self._steps]
-                for step, (_, inbox) in zip(self._steps, feeds, strict=True):
-                    step.inbox = inbox
-                outboxes: list[Outbox | None] = [*(outbox for outbox, _ in feeds), None]
-                for step, (_, outbox) in zip(self._steps, pairwise(outboxes), strict=True):
-                    for n in range(step.workers):
-                        tube = Tube(step, outbox.clone() if outbox else None, to_sink.clone())
-                        group.start_soon(
-                            self._work, tube, cast("Inbox", step.inbox).clone(), name=f"{step.stage.name}-{n}"
-                        )
-                group.start_soon(self._take, tap, feeds[0][0].clone(), to_sink.clone(), name=self._source.name)
-                for outbox, inbox in feeds:
-                    outbox.close()
-                    inbox.close()
-            task_status.started()
+            async with anyio.create_task_group() as group:
+                self._start(group, sink, tap)
+                task_status.started()
+
+    def _start(self, group: TaskGroup, sink: Sink[Any], tap: CancelScope) -> None:
+        """Join the stages by channels and give every one its hands. Each hand closes its ends when it is done."""
+        to_sink, settling = create_memory_object_stream[Parcel](0)
+        for n in range(self._sinkers):
+            group.start_soon(self._settle, sink, settling.clone(), name=f"{sink.name}-{n}")
+        feeds = [create_memory_object_stream[Parcel](step.ahead) for step in self._steps]
+        outboxes: list[Outbox | None] = [*(outbox for outbox, _ in feeds), None]
+        for step, (_, inbox), (_, outbox) in zip(self._steps, feeds, pairwise(outboxes), strict=True):
+            step.inbox = inbox
+            for n in range(step.workers):
+                tube = Tube(step, outbox.clone() if outbox else None, to_sink.clone())
+                group.start_soon(self._work, tube, inbox.clone(), name=f"{step.stage.name}-{n}")
+        group.start_soon(self._take, tap, feeds[0][0].clone(), to_sink.clone(), name=self._source.name)
+        for end in (to_sink, settling, *(end for feed in feeds for end in feed)):
+            end.close()
 
     async def _take(self, tap: CancelScope, outbox: Outbox, to_sink: Outbox) -> None:
         """Run the source; when it breaks (the database went away), begin it again."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -75,6 +76,15 @@ class Cut(Split[Plan, Piece]):
 
 
 class Hear(Map[Piece, Piece]):
+    """Needs a task of its own, as the model room does."""
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        async with anyio.create_task_group() as group:
+            group.start_soon(anyio.sleep_forever)
+            yield
+            group.cancel_scope.cancel()
+
     async def handle(self, claim: Claim, item: Piece) -> Piece:
         await anyio.sleep(0.001)
         if item.index == item.plan.tracks - 1:
