@@ -7,6 +7,7 @@ Nothing depends on how the spool grew: blocks, frames and their scores are the s
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_right
 from collections import deque
 from collections.abc import AsyncGenerator, Iterator
@@ -271,6 +272,8 @@ def _floats(samples: Samples) -> Floats:
 @cache
 def _session() -> Any:
     """The model, from the file that the faster-whisper package carries. Safe to call from several threads."""
+    # Read when the library is loaded, which else gives this machine an id and tells its maker of every start.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import onnxruntime
 
     spec = find_spec("faster_whisper")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -241,3 +244,12 @@ def test_a_word_is_never_stretched_over_what_was_left_out(regions: list[Region],
         told = SpeechWindow(np.zeros(0, np.float32), laid_out(window))
         begins, ends = told.span(start, start + length)
         assert 0 <= ends - begins <= length + 1e-6
+
+
+def test_listening_for_speech_leaves_no_trace_outside(tmp_path: Path) -> None:
+    """onnxruntime's own telemetry keeps a device id in the user's cache."""
+    heard = "import numpy as np; from stages.windows import Silero; Silero().hear(np.ones(16_000, np.int16) * 9_999)"
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "HOME": str(tmp_path)}
+    environment.pop("ORT_DISABLE_TELEMETRY", None)
+    subprocess.run([sys.executable, "-c", heard], env=environment, check=True)
+    assert list(tmp_path.rglob("*")) == []
