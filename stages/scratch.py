@@ -31,22 +31,31 @@ async def remove(folder: Path) -> None:
 
 def _open(root: Path) -> tuple[Path, int]:
     root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    alone = os.open(root, os.O_RDONLY)
+    try:
+        fcntl.flock(alone, fcntl.LOCK_EX)  # another that starts now could take our new folder for one that was left
+        _sweep(root)
+        folder = root / uuid4().hex
+        folder.mkdir(mode=0o700)
+        lock = _lock(folder)
+        assert lock is not None  # whoever could hold it waits for the root
+        return folder, lock
+    finally:
+        os.close(alone)
+
+
+def _sweep(root: Path) -> None:
     for left in root.iterdir():
         if (lock := _lock(left)) is not None:
             shutil.rmtree(left, ignore_errors=True)
             os.close(lock)
-    folder = root / uuid4().hex
-    folder.mkdir(mode=0o700)
-    lock = _lock(folder)
-    assert lock is not None  # nobody else knows its name
-    return folder, lock
 
 
 def _lock(folder: Path) -> int | None:
     """An open descriptor that holds the folder until it is closed or its process ends; None: somebody has it."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:  # removed by another process that is starting
+    except OSError:  # its process is removing it
         return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
