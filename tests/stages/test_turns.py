@@ -1,0 +1,104 @@
+"""Turns: words are cut into utterances and utterances put in order; nothing is lost, doubled, moved or changed."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from random import Random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.transcript import Segment, Word
+from stages.turns import GAP_SECONDS, LONG_SECONDS, SENTENCE_ENDS, in_order, utterances
+
+texts = st.sampled_from([" and", " so.", " why?", "你", "好。", "\u3000はい", " ", ""]) | st.text(max_size=5)
+# Gap before the word, and its length: breaths, pauses, words on top of one another.
+paces = st.tuples(st.sampled_from([0.0, 0.1, 0.599, 0.601, 2.0]) | st.floats(0, 9), st.floats(0, 3))
+
+
+def spoken(drawn: list[tuple[str, tuple[float, float]]]) -> list[Word]:
+    words: list[Word] = []
+    for text, (gap, length) in drawn:
+        start = (words[-1].end if words else 0.0) + gap
+        words.append(Word(word=text, start=start, end=start + length, confidence=0.5))
+    return words
+
+
+tracks_of_words = st.lists(st.tuples(texts, paces), max_size=40).map(spoken)
+
+
+def at(*times: tuple[float, float], text: str = " word") -> list[Word]:
+    return [Word(word=text, start=start, end=end, confidence=0.9) for start, end in times]
+
+
+def segment(n: int, start: float, track: str = "a") -> Segment:
+    return Segment(
+        id=n,
+        track=track,
+        start=start,
+        end=start + 1.0,
+        text=f"{track}{n}",
+        language="en",
+        confidence=0.9,
+        avg_logprob=None,
+        no_speech_prob=None,
+        compression_ratio=None,
+    )
+
+
+@given(tracks_of_words)
+def test_no_word_is_lost_doubled_moved_or_changed_save_for_the_space_before_an_utterance(words: list[Word]) -> None:
+    cut = [*utterances(words)]
+    assert all(cut)
+    expected = iter(words)
+    for first, *others in cut:
+        opening = next(expected)
+        assert first == opening.model_copy(update={"word": opening.word.lstrip()})
+        assert others == [next(expected) for _ in others]
+    assert next(expected, None) is None
+
+
+@given(tracks_of_words)
+def test_an_utterance_ends_at_every_pause_and_otherwise_only_with_a_long_sentence(words: list[Word]) -> None:
+    cut = [*utterances(words)]
+    for utterance in cut:
+        assert all(after.start - before.end <= GAP_SECONDS for before, after in pairwise(utterance))
+    for earlier, later in pairwise(cut):
+        if later[0].start - earlier[-1].end <= GAP_SECONDS:
+            assert earlier[-1].end - earlier[0].start > LONG_SECONDS
+            assert earlier[-1].word.endswith(SENTENCE_ENDS)
+
+
+def test_a_breath_does_not_end_an_utterance_and_a_pause_does() -> None:
+    words = at((0.0, 1.0), (1.5, 2.0), (2.7, 3.0))
+    assert [len(utterance) for utterance in utterances(words)] == [2, 1]
+
+
+def test_an_utterance_that_has_become_long_ends_with_its_sentence() -> None:
+    sentence = [*at((0.0, 4.0), (4.0, 7.0), (7.0, 8.0)), *at((8.0, 9.0), text=" end."), *at((9.0, 10.0))]
+    assert [len(utterance) for utterance in utterances(sentence)] == [4, 1]
+
+
+def test_a_short_sentence_does_not_end_an_utterance() -> None:
+    assert [len(utterance) for utterance in utterances(at((0.0, 1.0), (1.0, 2.0), text=" Yes."))] == [2]
+
+
+def test_where_nothing_is_said_there_is_no_utterance() -> None:
+    assert [*utterances([])] == []
+
+
+starts = st.lists(st.sampled_from([0.0, 1.0, 1.5, 2.0]), max_size=6).map(sorted)
+
+
+@given(st.dictionaries(st.sampled_from(["1:0", "1:1", "2:0"]), starts), st.randoms(use_true_random=False))
+def test_segments_of_all_tracks_are_put_in_one_order_however_they_arrive(
+    tracks: dict[str, list[float]], chance: Random
+) -> None:
+    segments = [segment(n, start, track) for track, times in tracks.items() for n, start in enumerate(times)]
+    shuffled = [*segments]
+    chance.shuffle(shuffled)
+    ordered = in_order(shuffled)
+    assert [s.id for s in ordered] == [*range(len(segments))]
+    assert [(s.start, s.track) for s in ordered] == sorted((s.start, s.track) for s in segments)
+    for track in tracks:
+        assert [s.text for s in ordered if s.track == track] == [s.text for s in segments if s.track == track]
