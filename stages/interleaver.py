@@ -48,8 +48,9 @@ class Interleaver(Gather[TrackTranscript, Transcript]):
 
 
 def _text(tracks: Sequence[Track], segments: Sequence[Segment]) -> str:
-    """Speakers are named only where there is more than one."""
-    names = {track.id: track.label or track.id for track in tracks if track.status == "transcribed"}
+    """Speakers are named only where there is more than one. A track that failed may have words of its good windows."""
+    spoke = {segment.track for segment in segments}
+    names = {track.id: track.label or track.id for track in tracks if track.id in spoke}
     if len(names) < 2:
         return " ".join(segment.text for segment in segments)
     return "\n".join(f"{names[segment.track]}: {segment.text}" for segment in segments)
