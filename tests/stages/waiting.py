@@ -11,8 +11,8 @@ import trio.testing
 async def until(true: Callable[[], bool]) -> None:
     """Let everything else run until ``true``; a test that would wait for ever fails."""
     with anyio.fail_after(30):
-        while not true():
-            await anyio.sleep(0.001)  # noqa: ASYNC110  # threads and the code under test change it and set no event
+        while not true():  # noqa: ASYNC110  # what changes it sets no event
+            await anyio.sleep(0.001)
 
 
 def at_mock_time(main: Callable[[], Awaitable[None]]) -> None:
