@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
@@ -49,9 +50,11 @@ def serve(settings: Settings, _: argparse.Namespace) -> int:
     from api import service
     from api.secret import with_secret
     from pipeline.telemetry import configure_logging
+    from stages.engines import load
 
     configure_logging(settings.telemetry)
-    anyio.run(service.serve, with_secret(settings))
+    with closing(load(settings.engine)) as engine:
+        anyio.run(service.serve, with_secret(settings), engine)
     return 0
 
 
@@ -62,10 +65,9 @@ def transcribe(settings: Settings, asked: argparse.Namespace) -> int:
     from pipeline.telemetry import configure_logging
 
     configure_logging(settings.telemetry.model_copy(update={"log_level": "ERROR"}))
-    work = transcribing.transcribe_once if asked.once else transcribing.transcribe
     order = transcribing.Order(*_recording(asked), asked.format)
     try:
-        text = anyio.run(work, with_secret(settings), order)
+        text = transcribing.transcribe(with_secret(settings), order, once=asked.once)
     except (Refused, ExceptionGroup) as error:
         return _say(*_reasons(error, Refused))
     sys.stdout.write(text if text.endswith("\n") else f"{text}\n")

@@ -16,7 +16,7 @@ from functools import partial
 
 import anyio
 import structlog
-from anyio import CancelScope, to_thread
+from anyio import CancelScope
 from anyio.abc import TaskStatus
 from hypercorn.asyncio import serve as hypercorn_serve
 from hypercorn.config import Config
@@ -26,13 +26,13 @@ from api import EngineFacts, Health, create_app
 from pipeline.chain import Chain
 from pipeline.errors import ConfigError
 from pipeline.settings import Settings
-from pipeline.store import Store
+from pipeline.store import Store, Unavailable
 from pipeline.store.embedded import EmbeddedPostgres
 from pipeline.store.postgres import PostgresStore, migrate
 from pipeline.telemetry import ENGINE_BATCHES, ENGINE_BUSY, ENGINE_READY, ENGINE_WINDOWS, Telemetry
 from pipeline.transcript import Transcript
 from stages import chain
-from stages.engines import Engine, load
+from stages.engines import Engine
 from stages.engines.room import ModelRoom
 
 log = structlog.get_logger()
@@ -43,8 +43,8 @@ CONNECTIONS_WAITING = 128
 class Service:
     """One replica. ``run`` returns when it has ended; ``end`` asks for that, and a second time for haste."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    def __init__(self, settings: Settings, engine: Engine) -> None:
+        self.settings, self.engine = settings, engine
         self.ended = anyio.Event()
         self._ending = anyio.Event()
         self._hurrying = anyio.Event()
@@ -60,25 +60,25 @@ class Service:
         """Starts with the address it answers at. Raises ``ConfigError`` for what has to be set right first."""
         with _listening(self.settings.http.host, self.settings.http.port) as door:
             address = "http://{}:{}".format(*_reachable(door))
-            async with opened_engine(self.settings) as engine, opened_store(self.settings) as store:
-                room, telemetry = new_room(engine, self.settings), Telemetry()
+            async with opened_store(self.settings) as store:
+                room, telemetry = new_room(self.engine, self.settings), Telemetry()
                 line = chain(store.queue(), room, self.settings, telemetry)
                 _measure(telemetry, room, line)
-                app = self._app(store, engine)
+                app = self._app(store)
                 try:
                     async with anyio.create_task_group() as group:
                         await group.start(self._run_chain, line)
                         group.start_soon(self._answer, app, door)
                         group.start_soon(self._wind_down, line)
-                        log.info("service-ready", address=address, **engine.info.model_dump())
+                        log.info("service-ready", address=address, **self.engine.info.model_dump())
                         task_status.started(address)
                 finally:
                     telemetry.close()
                     self.ended.set()
 
-    def _app(self, store: Store, engine: Engine) -> Quart:
-        can = engine.capabilities
-        facts = EngineFacts(can.translate, can.words, can.languages, engine.info.model)
+    def _app(self, store: Store) -> Quart:
+        can = self.engine.capabilities
+        facts = EngineFacts(can.translate, can.words, can.languages, self.engine.info.model)
         checks = {"stages": lambda: not self._chain_over.is_set(), "draining": lambda: not self._ending.is_set()}
         return create_app(store, self.settings, engine=facts, health=Health(store, checks=checks))
 
@@ -116,9 +116,9 @@ async def _then_cancel(event: anyio.Event, scope: CancelScope) -> None:
     scope.cancel()
 
 
-async def serve(settings: Settings) -> None:
+async def serve(settings: Settings, engine: Engine) -> None:
     """Run until SIGTERM or Ctrl-C."""
-    service = Service(settings)
+    service = Service(settings, engine)
     async with anyio.create_task_group() as group:
         group.start_soon(end_on_signals, service.end)
         await service.run()
@@ -141,16 +141,6 @@ def new_room(engine: Engine, settings: Settings) -> ModelRoom:
 
 
 @asynccontextmanager
-async def opened_engine(settings: Settings) -> AsyncIterator[Engine]:
-    engine = await to_thread.run_sync(partial(load, settings.engine))
-    try:
-        yield engine
-    finally:
-        with CancelScope(shield=True):
-            await to_thread.run_sync(engine.close)
-
-
-@asynccontextmanager
 async def opened_store(settings: Settings) -> AsyncIterator[PostgresStore]:
     """The configured PostgreSQL, or the embedded one; its schema up to date."""
     database = settings.database
@@ -158,7 +148,10 @@ async def opened_store(settings: Settings) -> AsyncIterator[PostgresStore]:
     if database.dsn is not None:
         dsn = database.dsn.get_secret_value()
         direct = database.direct_dsn.get_secret_value() if database.direct_dsn else None
-        await migrate(direct or dsn)
+        try:
+            await migrate(direct or dsn)
+        except Unavailable as error:
+            raise ConfigError(f"{error} Start it, or correct DATABASE__DSN.") from error
         async with new_store(dsn, direct) as store:
             yield store
         return

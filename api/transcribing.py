@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -15,14 +14,15 @@ from tqdm import tqdm
 
 from api.client import Client, Refused, answers
 from api.security import issue_token
-from api.service import Service, end_on_signals, new_room, opened_engine
+from api.service import Service, end_on_signals, new_room
 from api.transcripts import FORMS
-from pipeline.jobs import JobRequest, JobStatus, Progress, Tenant
+from pipeline.jobs import JobRequest, Progress, Tenant
 from pipeline.observer import Observer
 from pipeline.settings import Settings
 from pipeline.store.memory import MemoryStore
 from stages import chain
-from stages.scratch import remove
+from stages.engines import Engine, load
+from stages.scratch import scratch
 
 TENANT: Final = Tenant("local")
 TOKEN_SECONDS: Final = 24 * 3600
@@ -38,22 +38,47 @@ class Order:
     form: str
 
 
-async def transcribe(settings: Settings, order: Order) -> str:
-    """Through the service that answers at the configured address, or through one of our own for as long as it takes.
+def transcribe(settings: Settings, order: Order, *, once: bool) -> str:
+    """The transcript, in the form that was ordered. ``once``: by ``Chain.once``, with no server and no database.
 
+    Else through the service that answers at the configured address, or through one of our own for as long as it takes.
     Raises ``Refused`` when there is no transcript to show.
     """
+    address = f"http://{settings.http.host}:{settings.http.port}"
+    if not once and anyio.run(answers, address):
+        return anyio.run(_at, address, settings, order)
+    # Loaded before there is an event loop, whose Ctrl-C would wait for a download in a thread.
+    with closing(load(settings.engine)) as engine:
+        return anyio.run(_once if once else _alone, engine, settings, order)
+
+
+async def _at(address: str, settings: Settings, order: Order) -> str:
     token = issue_token(settings.auth, TENANT, seconds=TOKEN_SECONDS)
-    async with _a_service(settings) as address, Client.connected(address, token) as client:
+    async with Client.connected(address, token) as client:
         job_id = await client.submit(order.request, order.file)
         with _bar() as tell:
             await client.follow(job_id, tell)
         return await client.transcript(job_id, order.form)
-    raise KeyboardInterrupt  # our own service was interrupted, and took the block above along
 
 
-async def transcribe_once(settings: Settings, order: Order) -> str:
-    """The same stages as one straight call: no server, no database, nothing beside anything else."""
+async def _alone(engine: Engine, settings: Settings, order: Order) -> str:
+    # At a port of its own: whatever has the configured one is not ours.
+    http = settings.http.model_copy(update={"host": "127.0.0.1", "port": 0})
+    service = Service(settings.model_copy(update={"http": http}), engine)
+    async with anyio.create_task_group() as group:
+        group.start_soon(end_on_signals, group.cancel_scope.cancel)
+        address = await group.start(service.run)
+        try:
+            return await _at(address, settings, order)
+        finally:
+            service.end()
+            service.end()  # at once: what an earlier run left in the queue is not waited for
+            await service.ended.wait()
+            group.cancel_scope.cancel()
+    raise KeyboardInterrupt  # the group was cancelled by a signal
+
+
+async def _once(engine: Engine, settings: Settings, order: Order) -> str:
     store = MemoryStore()
     jobs, queue = store.tenant(TENANT), store.queue()
     uploads = []
@@ -65,43 +90,15 @@ async def transcribe_once(settings: Settings, order: Order) -> str:
     job = await jobs.submit(order.request, uploads=uploads)
     claim = await queue.claim(replica="once", lease_seconds=float("inf"))
     assert claim is not None  # submitted above
-    claim.scratch = settings.data_dir / "scratch" / f"once-{job.id}"
-    claim.resources.push_async_callback(remove, claim.scratch)
-    async with opened_engine(settings) as engine:
+    async with scratch(settings.data_dir / "scratch") as folder:
+        claim.scratch = folder / str(job.id)
         await chain(queue, new_room(engine, settings), settings, Observer()).once(claim, order.request)
+    if transcript := await jobs.transcript(job.id):
+        return FORMS[order.form].render(transcript)
     ended = await jobs.get(job.id)
-    transcript = await jobs.transcript(job.id)
-    if transcript is None:
-        problem = ended.error or ended.last_error
-        raise Refused(f"{problem.title}: {problem.detail}" if problem else f"The job was {ended.status}.")
-    assert ended.status is JobStatus.COMPLETED
-    return FORMS[order.form].render(transcript)
-
-
-@asynccontextmanager
-async def _a_service(settings: Settings) -> AsyncIterator[str]:
-    address = f"http://{settings.http.host}:{settings.http.port}"
-    if await answers(address):
-        yield address
-        return
-    # At a port of its own: whatever has the configured one is not ours.
-    http = settings.http.model_copy(update={"host": "127.0.0.1", "port": 0})
-    service = Service(settings.model_copy(update={"http": http}))
-    async with anyio.create_task_group() as group:
-        group.start_soon(end_on_signals, partial(_interrupt, service, group.cancel_scope))
-        address = await group.start(service.run)
-        try:
-            yield address
-        finally:
-            service.end()
-            service.end()  # at once: what an earlier run left in the queue is not waited for
-            await service.ended.wait()
-            group.cancel_scope.cancel()
-
-
-def _interrupt(service: Service, scope: anyio.CancelScope) -> None:
-    service.end()
-    scope.cancel()
+    problem = ended.error or ended.last_error
+    assert problem is not None  # neither completed nor failed would be a bug of the chain's
+    raise Refused(f"{problem.title}: {problem.detail}")
 
 
 @contextmanager
