@@ -34,6 +34,7 @@ class Claimer(Source[JobRequest]):
         self._heartbeat = Heartbeat(self._queue, self._settings)
         async with scratch(self._scratch_root) as self._scratch, anyio.create_task_group() as group:
             group.start_soon(self._heartbeat.beat, name="heartbeat")
+            group.start_soon(self._heartbeat.expire, name="leases")
             group.start_soon(self._heartbeat.report, name="progress")
             yield
             group.cancel_scope.cancel()

@@ -16,8 +16,11 @@ log = structlog.get_logger()
 REPORT_SECONDS = 1.0
 """Between writes of progress: what a person who watches a bar still feels as live."""
 
-GIVE_UP_SHARE = 0.75
-"""Of a lease without a beat: then its claim is dropped, before another replica may take it."""
+GIVE_UP_SHARE = 0.8
+"""Of a lease without a beat: two may be lost and the third be late. Then its claim is dropped, before it is another's."""
+
+CHECK_SHARE = 0.05
+"""Of a lease between looks at how long ago the beats were."""
 
 
 class Heartbeat:
@@ -44,7 +47,15 @@ class Heartbeat:
                     log.warning("leases-rescued", jobs=rescued)
             except Unavailable as error:
                 log.warning("heartbeat-missed", error=str(error))
-            self._drop_the_overdue()
+
+    async def expire(self) -> None:
+        """Drop claims that have gone without a beat, for ever. ``beat`` cannot: it may be waiting for the store."""
+        lease = self._settings.lease_seconds
+        while True:
+            await anyio.sleep(CHECK_SHARE * lease)
+            for claim, beaten in self._beaten.items():
+                if current_time() - beaten >= GIVE_UP_SHARE * lease:
+                    claim.abandon(Why.LEASE_LOST)
 
     async def report(self) -> None:
         """Write progress that has changed, for ever."""
@@ -75,12 +86,6 @@ class Heartbeat:
                 log.warning("lease-lost", job_id=str(claim.job.id), attempt=claim.job.attempt)
                 claim.abandon(Why.LEASE_LOST)
             self._beaten[claim] = asked
-
-    def _drop_the_overdue(self) -> None:
-        oldest = current_time() - GIVE_UP_SHARE * self._settings.lease_seconds
-        for claim, beaten in self._beaten.items():
-            if beaten < oldest:
-                claim.abandon(Why.LEASE_LOST)
 
     def _forget(self, claim: Claim) -> None:
         del self._beaten[claim], self._reported[claim]
