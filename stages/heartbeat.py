@@ -17,7 +17,7 @@ REPORT_SECONDS = 1.0
 """Between writes of progress: what a person who watches a bar still feels as live."""
 
 GIVE_UP_SHARE = 0.8
-"""Of a lease without a beat: two may be lost and the third be late. Then its claim is dropped, before it is another's."""
+"""Of a lease without a beat: two may be lost and the third be late. Then its claim is dropped, while it is ours."""
 
 CHECK_SHARE = 0.05
 """Of a lease between looks at how long ago the beats were."""
