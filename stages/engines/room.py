@@ -67,7 +67,6 @@ class ModelRoom:
         self._places = max(2 * self._can.lanes * self._can.max_batch, memory_limit // self._can.bytes_per_item)
         self._ready: list[_Ask] = []
         self._arrived = anyio.Event()
-        self._idle = 0
         self._busy = 0.0
         self._batches = self._windows = 0
 
@@ -79,6 +78,7 @@ class ModelRoom:
         """Run the lanes. Leaving the block ends them as soon as their batches have."""
         self._held = Semaphore(self._places)
         self._preparing = CapacityLimiter(self._can.lanes)
+        self._idle = 0
         async with anyio.create_task_group() as group:
             for n in range(self._can.lanes):
                 group.start_soon(self._lane, name=f"lane-{n}")

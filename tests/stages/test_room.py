@@ -1,0 +1,292 @@
+"""The model room: many ask, few lanes answer, in batches that nobody can tell from being alone."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import anyio
+import numpy as np
+import pytest
+from anyio import CancelScope, current_time
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from structlog.typing import EventDict
+
+from pipeline.errors import EngineLost
+from stages.engines import CancelFlag, Draft, Options, Window, WindowError
+from stages.engines.mock import Fault, MockEngine, Prepared, Script
+from stages.engines.room import ModelRoom
+from tests.conformance.engine_suite import hear
+from tests.stages.waiting import at_mock_time, until
+
+LINES = tuple(f"Line {n}." for n in range(50))
+KINDS: tuple[Literal["window", "batch", "lost", "hang"], ...] = ("window", "batch", "lost", "hang")
+FAULTS = (Fault(mark="once", kind="batch", times=1), *(Fault(mark=kind, kind=kind) for kind in KINDS))
+
+
+class Watched(MockEngine):
+    """Keeps the batches it was given and their flags, and while ``gate`` is shut is busy with the one at hand."""
+
+    def __init__(self, **script: Any) -> None:
+        super().__init__(Script(lines=LINES, faults=FAULTS, **script))
+        self.gate = threading.Event()
+        self.gate.set()
+        self.batches: list[list[Prepared]] = []
+        self.flags: list[CancelFlag] = []
+        self.prepared = self.answered = self.most_inside = 0
+
+    def prepare(self, window: Window) -> Prepared:
+        self.prepared += 1
+        self.most_inside = max(self.most_inside, self.prepared - self.answered)
+        return super().prepare(window)
+
+    def run(self, batch: Sequence[Prepared], cancel: CancelFlag) -> Sequence[Draft | WindowError]:
+        self.batches.append([*batch])
+        self.flags.append(cancel)
+        self.gate.wait(30)
+        return super().run(batch, cancel)
+
+    @property
+    def sizes(self) -> list[int]:
+        return [len(batch) for batch in self.batches]
+
+
+def room_of(engine: MockEngine, *, memory_limit: int = 2**30) -> ModelRoom:
+    return ModelRoom(engine, memory_limit=memory_limit, jobs=2, tracks_per_job=4)
+
+
+def window(n: int = 0, **options: Any) -> Window:
+    """A second of a tone of its own."""
+    return Window(np.sin(np.arange(16_000) * (0.1 + n / 500)).astype(np.float32), Options(**options))
+
+
+class Crowd:
+    """Windows asked for at once; ``answers`` by the place of each."""
+
+    def __init__(self, room: ModelRoom, engine: Watched) -> None:
+        self.room, self.engine = room, engine
+        self.answers: dict[int, Draft | WindowError] = {}
+
+    async def ask(self, place: int, asked: Window) -> None:
+        self.answers[place] = await self.room.ask(asked)
+        self.engine.answered += 1
+
+    async def behind_a_shut_gate(self, windows: Sequence[Window]) -> None:
+        """The first window is in the engine while the others arrive, in their order; then the gate is opened."""
+        self.engine.gate.clear()
+        given = sum(self.engine.sizes)
+        async with anyio.create_task_group() as group:
+            for place, asked in enumerate(windows, start=1):
+                group.start_soon(self.ask, place - 1, asked)
+                await until(lambda: self.room.statistics().ready + sum(self.engine.sizes) - given == place)  # noqa: B023  # awaited here
+            self.engine.gate.set()
+
+
+async def heard_behind_a_gate(engine: Watched, windows: Sequence[Window]) -> list[Draft | WindowError]:
+    room = room_of(engine)
+    async with room.open():
+        crowd = Crowd(room, engine)
+        await crowd.behind_a_shut_gate(windows)
+    return [crowd.answers[place] for place in range(len(windows))]
+
+
+def test_a_window_that_is_alone_is_heard_at_once() -> None:
+    async def main() -> None:
+        room = room_of(Watched())
+        async with room.open():
+            began = current_time()
+            await room.ask(window())
+            assert current_time() == began
+
+    at_mock_time(main)
+
+
+async def test_windows_that_arrive_while_the_lane_is_busy_share_the_next_batches() -> None:
+    engine = Watched(max_batch=4)
+    windows = [window(n) for n in range(8)]
+    await heard_behind_a_gate(engine, windows)
+    assert engine.sizes == [1, 4, 3]
+    heard = [item.line for batch in engine.batches for item in batch]
+    assert heard == [engine.prepare(asked).line for asked in windows], "not in order of age"
+
+
+async def test_a_batch_has_one_key_and_the_oldest_window_says_which() -> None:
+    engine = Watched(max_batch=4)
+    await heard_behind_a_gate(engine, [window(n, beam=beam) for n, beam in enumerate([5, 1, 5, 1, 5, 1])])
+    assert [[item.options.beam for item in batch] for batch in engine.batches] == [[5], [1, 1, 1], [5, 5]]
+
+
+async def test_idle_lanes_share_what_is_there() -> None:
+    class Together(Watched):
+        """Prepares two windows at one time, and runs only while the other lane runs too."""
+
+        desk, lanes = threading.Barrier(2, timeout=10), threading.Barrier(2, timeout=10)
+
+        def prepare(self, window: Window) -> Prepared:
+            self.desk.wait()
+            return super().prepare(window)
+
+        def run(self, batch: Sequence[Prepared], cancel: CancelFlag) -> Sequence[Draft | WindowError]:
+            self.lanes.wait()
+            return super().run(batch, cancel)
+
+    engine = Together(lanes=2)
+    room = room_of(engine)
+    async with room.open():
+        for _ in range(100):
+            async with anyio.create_task_group() as group:
+                group.start_soon(room.ask, window(0))
+                group.start_soon(room.ask, window(1))
+    assert engine.sizes == [1] * 200
+
+
+@pytest.mark.parametrize("opened", [1, 2, 3])
+async def test_a_room_fills_its_batches_however_often_it_was_opened(opened: int) -> None:
+    engine = Watched(max_batch=4)
+    room = room_of(engine)
+    for _ in range(opened):
+        engine.batches.clear()
+        async with room.open():
+            await Crowd(room, engine).behind_a_shut_gate([window(n) for n in range(5)])
+    assert engine.sizes == [1, 4]
+
+
+async def test_an_error_of_a_batch_is_narrowed_to_the_window_that_brings_it(logs: list[EventDict]) -> None:
+    engine = Watched()
+    first, before, broken, after = await heard_behind_a_gate(
+        engine, [window(0), window(1), window(2, prompt="batch"), window(3)]
+    )
+    assert engine.sizes == [1, 3, 1, 1, 1]
+    assert isinstance(broken, WindowError)
+    assert "RuntimeError" in broken.detail
+    assert [(log["event"], log["windows"]) for log in logs] == [("engine-batch-failed", 3), ("engine-batch-failed", 1)]
+    assert [first, before, after] == [hear(MockEngine(Script(lines=LINES)), window(n).samples) for n in (0, 1, 3)]
+
+
+async def test_a_window_alone_that_breaks_is_not_done_again() -> None:
+    engine = Watched()
+    room = room_of(engine)
+    async with room.open():
+        assert isinstance(await room.ask(window(prompt="batch")), WindowError)
+        assert isinstance(await room.ask(window()), Draft)
+    assert engine.sizes == [1, 1]
+
+
+async def test_an_error_that_the_engine_tells_of_one_window_is_that_windows_answer() -> None:
+    answers = await heard_behind_a_gate(engine := Watched(), [window(0), window(1), window(2, prompt="window")])
+    assert engine.sizes == [1, 2]
+    assert [type(answer) for answer in answers] == [Draft, Draft, WindowError]
+
+
+@pytest.mark.parametrize("company", [0, 2])
+async def test_a_lost_engine_is_contained_by_nobody(company: int) -> None:
+    with pytest.raises(ExceptionGroup) as caught:
+        await heard_behind_a_gate(Watched(), [*map(window, range(company)), window(9, prompt="lost")])
+    assert caught.value.subgroup(EngineLost)
+
+
+async def test_an_engine_that_is_lost_while_a_batch_is_narrowed_is_lost() -> None:
+    with pytest.raises(ExceptionGroup) as caught:
+        await heard_behind_a_gate(Watched(), [window(0), window(1), window(2, prompt="once, then lost")])
+    assert caught.value.subgroup(EngineLost)
+
+
+async def test_a_batch_that_nobody_waits_for_is_told_to_stop_and_its_places_are_free() -> None:
+    engine = Watched(max_batch=1)
+    room = room_of(engine, memory_limit=1)
+    async with room.open():
+        for hung in range(1, 4):
+            async with anyio.create_task_group() as group:
+                group.start_soon(room.ask, window(prompt="hang"))
+                await until(lambda: len(engine.batches) == hung)  # noqa: B023  # awaited before the loop goes on
+                group.cancel_scope.cancel()
+        with anyio.fail_after(10):
+            assert isinstance(await room.ask(window()), Draft)
+
+
+async def test_a_batch_goes_on_as_long_as_one_waits_for_it() -> None:
+    engine = Watched()
+    room = room_of(engine)
+    first, second = CancelScope(), CancelScope()
+
+    async def ask_under(scope: CancelScope, asked: Window) -> None:
+        with scope:
+            await room.ask(asked)
+
+    async with room.open(), anyio.create_task_group() as group:
+        engine.gate.clear()
+        group.start_soon(room.ask, window())
+        await until(lambda: engine.sizes == [1])
+        group.start_soon(ask_under, first, window(1, prompt="hang"))
+        group.start_soon(ask_under, second, window(2, prompt="hang"))
+        await until(lambda: room.statistics().ready == 2)
+        engine.gate.set()
+        await until(lambda: engine.sizes == [1, 2])
+        first.cancel()
+        await anyio.wait_all_tasks_blocked()
+        assert not engine.flags[1].is_set()
+        second.cancel()
+
+
+async def test_a_window_that_nobody_waits_for_does_not_reach_the_engine() -> None:
+    engine = Watched()
+    room = room_of(engine)
+    async with room.open(), anyio.create_task_group() as group:
+        engine.gate.clear()
+        group.start_soon(room.ask, window())
+        await until(lambda: engine.sizes == [1])
+        async with anyio.create_task_group() as fickle:
+            fickle.start_soon(room.ask, window(1))
+            await until(lambda: room.statistics().ready == 1)
+            fickle.cancel_scope.cancel()
+        assert room.statistics().ready == 0
+        engine.gate.set()
+    assert engine.sizes == [1]
+
+
+@pytest.mark.parametrize(("memory_limit", "places"), [(1, 4), (6 * 1024 + 1023, 6), (7 * 1024, 7)])
+async def test_no_more_windows_are_prepared_than_memory_was_set_aside_for(memory_limit: int, places: int) -> None:
+    engine = Watched(max_batch=2, window_seconds=0.01)
+    room = room_of(engine, memory_limit=memory_limit)
+    async with room.open(), anyio.create_task_group() as group:
+        engine.gate.clear()
+        crowd = Crowd(room, engine)
+        for place in range(12):
+            group.start_soon(crowd.ask, place, window(place))
+        await until(lambda: engine.most_inside == places)
+        engine.gate.set()
+    assert len(crowd.answers) == 12
+    assert engine.most_inside == places
+
+
+@given(
+    asked=st.lists(st.tuples(st.integers(0, 49), st.sampled_from([1, 5])), max_size=12),
+    lanes=st.integers(1, 3),
+    max_batch=st.integers(1, 5),
+)
+@settings(max_examples=25, deadline=None)
+async def test_a_window_is_answered_in_any_company_as_it_is_alone(
+    asked: list[tuple[int, int]], lanes: int, max_batch: int
+) -> None:
+    engine = Watched(lanes=lanes, max_batch=max_batch)
+    windows = [window(n, beam=beam) for n, beam in asked]
+    room = room_of(engine, memory_limit=1)
+    crowd = Crowd(room, engine)
+    async with room.open(), anyio.create_task_group() as group:
+        for place, one in enumerate(windows):
+            group.start_soon(crowd.ask, place, one)
+    alone = MockEngine(Script(lines=LINES))
+    assert crowd.answers == {place: hear(alone, one.samples) for place, one in enumerate(windows)}
+    assert all(size <= max_batch for size in engine.sizes)
+
+
+async def test_the_room_counts_what_it_does() -> None:
+    engine = Watched(max_batch=4)
+    room = room_of(engine)
+    async with room.open():
+        await Crowd(room, engine).behind_a_shut_gate([window(n) for n in range(6)])
+    told = room.statistics()
+    assert (told.lanes, told.batches, told.windows, told.ready) == (1, 3, 6, 0)
+    assert told.busy_seconds > 0
