@@ -83,16 +83,17 @@ def real(*, quick: bool) -> Case:
 
 
 def run(quick: bool) -> Report:
-    settings: dict[str, str] = {}
-    figures: list[Figure] = []
-    for case in (mock(quick=quick), real(quick=quick)):
-        with tempfile.TemporaryDirectory() as folder:
-            asked = _settings(case, Path(folder))
-            with closing(case.load(asked)) as engine:
-                measured = anyio.run(_measure, case, asked, engine, 1 if quick else REPETITIONS)
-                settings |= _told(case, asked, engine)
-                figures += _figures(case, measured)
-    return Report("overlap", settings, figures)
+    repetitions = 1 if quick else REPETITIONS
+    first, second = measure(mock(quick=quick), repetitions), measure(real(quick=quick), repetitions)
+    return Report("overlap", {**first.settings, **second.settings}, [*first.figures, *second.figures])
+
+
+def measure(case: Case, repetitions: int) -> Report:
+    with tempfile.TemporaryDirectory() as folder:
+        settings = _settings(case, Path(folder))
+        with closing(case.load(settings)) as engine:
+            measured = anyio.run(_measure, case, settings, engine, repetitions)
+            return Report(case.name, _told(case, settings, engine), list(_figures(case, measured)))
 
 
 async def _measure(case: Case, settings: Settings, engine: Engine, repetitions: int) -> list[Repetition]:

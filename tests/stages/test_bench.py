@@ -1,0 +1,67 @@
+"""The benchmarks, as far as a test can go: that they can be run, and judge what they saw as they should."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bench import overlap
+from bench.__main__ import main
+from bench.figures import Figure
+from bench.watched import Batch, Watched
+from stages.engines.mock import MockEngine, Script
+
+
+def test_without_a_name_every_benchmark_is_listed_with_its_target(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    _, *lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["overlap", "api"]
+    assert "≥ 0.97" in lines[0]
+    assert "≤ 50 ms" in lines[1]
+
+
+def test_the_overlap_of_a_mock_is_judged_against_its_target() -> None:
+    case = replace(overlap.mock(quick=True), jobs=32, one_by_one=2, jobs_in_flight=32)
+    report = overlap.measure(case, repetitions=1)
+    judged = [figure.name for figure in report.figures if figure.verdict in ("met", "missed")]
+    assert judged == ["mock: busy share of the engine, with a backlog", "mock: goodput, with a backlog"]
+    assert {"met", "missed"} & set(str(report).split())
+
+
+@pytest.mark.full
+@pytest.mark.weights
+@pytest.mark.postgres
+def test_the_overlap_of_both_engines_is_measured_by_one_command() -> None:
+    command = [sys.executable, "-m", "bench", "overlap", "--quick"]
+    told = subprocess.run(command, cwd=Path(overlap.__file__).parent.parent, capture_output=True, text=True)
+    assert told.returncode == 0, told.stderr
+    assert {"met", "missed"} & set(told.stdout.split())
+    assert "real: goodput" in told.stdout
+
+
+@pytest.mark.parametrize(
+    ("values", "at_least", "at_most", "verdict"),
+    [
+        ([0.1, 0.97, 0.98], 0.97, None, "met"),
+        ([0.99, 0.96, 0.5], 0.97, None, "missed"),
+        ([50.0], None, 50.0, "met"),
+        ([51.0, 52.0, 3.0], None, 50.0, "missed"),
+        ([1.0], None, None, ""),
+    ],
+)
+def test_a_target_is_judged_by_the_median(
+    values: list[float], at_least: float | None, at_most: float | None, verdict: str
+) -> None:
+    assert Figure("figure", values, at_least=at_least, at_most=at_most).verdict == verdict
+
+
+def test_a_batch_counts_for_the_part_of_it_that_was_watched() -> None:
+    engine = Watched(MockEngine(Script(lanes=2)))
+    engine.batches += [Batch(0.0, 4.0, 8), Batch(2.0, 3.0, 3), Batch(5.0, 6.0, 1)]
+    assert engine.busy(2.0, 4.0) == (2.0 + 1.0) / (2 * 2.0)  # of two lanes for two seconds
+    assert engine.rate(2.0, 4.0) == (4 + 3) / 2.0
+    assert engine.filled() == 0.0
