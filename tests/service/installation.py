@@ -16,7 +16,11 @@ from typing import Any, Final, TypeVar
 import asyncpg
 import httpx2
 from anyio.from_thread import start_blocking_portal
+from pydantic import SecretStr
 
+from api.security import issue_token
+from pipeline.jobs import Tenant
+from pipeline.settings import AuthSettings
 from pipeline.store.embedded import EmbeddedPostgres
 
 COMMAND: Final = str(Path(sys.executable).with_name("antiphon"))
@@ -60,6 +64,11 @@ class Installation:
         media = {"DOWNLOAD__ALLOW_NETWORKS": "127.0.0.0/8", "DOWNLOAD__ALLOW_PORTS": ""}
         return {**kept, **ours, **engine, **media, **self.settings}
 
+    @property
+    def secret(self) -> str:
+        """What tokens are signed with; a service that is given no secret makes one when it starts."""
+        return self.settings.get("AUTH__SECRET") or (self.data / "secret").read_text()
+
     def run(self, *arguments: str | Path, **settings: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [COMMAND, *map(str, arguments)],
@@ -94,10 +103,11 @@ class Installation:
             self.wait_for_silence()
 
     @contextmanager
-    def serving(self, tenant: str = "acme") -> Iterator[Service]:
+    def serving(self) -> Iterator[Service]:
+        """The service, ready, and a client of the tenant ``acme``."""
         with self.started("serve") as started:
             address = str(until(lambda: started.event("service-ready"))["address"])
-            token = self.run("token", "--tenant", tenant).stdout.strip()
+            token = issue_token(AuthSettings(secret=SecretStr(self.secret)), Tenant("acme"), seconds=3600)
             headers = {"Authorization": f"Bearer {token}"}
             with httpx2.Client(base_url=address, headers=headers, timeout=PATIENCE, trust_env=False) as http:
                 yield Service(started.process, started.log, address, token, http)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 from pathlib import Path
@@ -40,7 +39,7 @@ def test_work_in_hand_is_finished_before_the_service_ends(
 
 
 @STOPS
-def test_a_second_signal_gives_work_back_uncounted_and_the_next_start_completes_it(
+def test_a_draining_service_answers_polls_and_a_second_signal_gives_its_work_back_uncounted(
     installation: Installation, media: Path, stop: signal.Signals
 ) -> None:
     installation.speak(window_seconds=FOR_EVER)
@@ -48,6 +47,8 @@ def test_a_second_signal_gives_work_back_uncounted_and_the_next_start_completes_
         job_id = at_work(service, media)
         service.process.send_signal(stop)
         until(lambda: service.event("service-draining"))
+        assert [service.http.get(path).status_code for path in ("/readyz", "/livez")] == [503, 200]
+        assert service.job(job_id)["status"] == "running"
         service.process.send_signal(stop)
         assert service.ends() == 0
         installation.wait_for_silence()
@@ -66,20 +67,6 @@ def test_work_that_outlasts_the_grace_is_given_back(installation: Installation, 
         service.process.terminate()
         assert service.ends() == 0
     assert installation.rows(JOB, job_id) == [{"status": "pending", "attempt": 0}]
-
-
-def test_a_draining_service_says_that_it_is_not_ready_and_answers_polls(
-    installation: Installation, media: Path
-) -> None:
-    installation.speak(window_seconds=FOR_EVER)
-    with installation.serving() as service:
-        job_id = at_work(service, media)
-        assert service.http.get("/readyz").json() == {"status": "ok"}
-        service.process.terminate()
-        until(lambda: service.event("service-draining"))
-        assert service.http.get("/readyz").status_code == 503
-        assert service.http.get("/livez").status_code == 200
-        assert service.job(job_id)["status"] == "running"
 
 
 def test_an_interrupted_transcription_leaves_nothing_running(installation: Installation, media: Path) -> None:
@@ -122,6 +109,7 @@ def test_a_port_that_is_taken_ends_the_start_before_anything_slow(installation: 
     assert not list(installation.data.glob("postgres-*"))
 
 
+@pytest.mark.full
 def test_two_services_share_a_data_directory_and_the_one_that_came_later_may_go_first(
     installation: Installation, media: Path
 ) -> None:
@@ -132,5 +120,5 @@ def test_two_services_share_a_data_directory_and_the_one_that_came_later_may_go_
         assert installation.processes()
         job_id = first.submit(media / "jfk.flac")
         assert first.completed(job_id)["attempt"] == 1
-        os.kill(first.process.pid, signal.SIGTERM)
+        first.process.terminate()
         assert first.ends() == 0

@@ -1,0 +1,125 @@
+"""The command line: a recording in, a transcript or a reason out."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import subprocess
+import termios
+from pathlib import Path
+
+import pytest
+
+from tests.service.installation import COMMAND, SPOKEN, Installation, Service
+from tests.stages.making import film
+from tests.stages.web import Web, answer
+
+pytestmark = pytest.mark.postgres
+
+
+def port(service: Service) -> str:
+    return service.address.rpartition(":")[2]
+
+
+@pytest.mark.parametrize(
+    ("form", "shown"),
+    [
+        ("text", rf"{SPOKEN}\n"),
+        ("json", rf'{{"text":"{SPOKEN}".*}}\n'),
+        ("srt", rf"1\n00:00:00,\d+ --> 00:00:\d\d,\d+\n{SPOKEN}\n"),
+        ("vtt", rf"WEBVTT\n\n00:00:00\.\d+ --> 00:00:\d\d\.\d+\n{SPOKEN}\n"),
+    ],
+)
+def test_transcribe_prints_the_transcript_and_nothing_else(
+    home: Installation, service: Service, media: Path, form: str, shown: str
+) -> None:
+    ran = home.run("transcribe", media / "austen_0880.flac", "--format", form, HTTP__PORT=port(service))
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert re.fullmatch(shown, ran.stdout)
+
+
+def test_transcribe_takes_a_url(home: Installation, service: Service, media: Path, web: Web) -> None:
+    web.answers["/talk.flac"] = answer((media / "austen_0880.flac").read_bytes())
+    ran = home.run("transcribe", web.url("/talk.flac"), HTTP__PORT=port(service))
+    assert (ran.returncode, ran.stdout) == (0, f"{SPOKEN}\n")
+
+
+def test_transcribe_brings_a_service_of_its_own_where_none_answers(installation: Installation, media: Path) -> None:
+    ran = installation.run("transcribe", media / "austen_0880.flac")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, f"{SPOKEN}\n", "")
+    installation.wait_for_silence()
+    assert installation.files() == []
+
+
+@pytest.mark.parametrize("way", [[], ["--once"]], ids=["service", "once"])
+def test_a_job_that_fails_shows_its_title_and_detail(
+    home: Installation, service: Service, tmp_path: Path, way: list[str]
+) -> None:
+    silent = film(tmp_path / "silent.mp4", sound=None)
+    ran = home.run("transcribe", silent, *way, HTTP__PORT=port(service))
+    title, detail = "The media holds no audio that can be read", "The file has no audio stream."
+    assert (ran.returncode, ran.stdout, ran.stderr) == (1, "", f"antiphon: {title}: {detail}\n")
+
+
+@pytest.mark.parametrize(
+    ("recording", "says"),
+    [
+        ("absent.mp3", "There is no file 'absent.mp3'"),
+        ("http://10.0.0.1/a.mp3", "This address may not be fetched"),
+        ("ftp://host.test/a.mp3", "give a file or an http(s) address"),
+    ],
+)
+def test_what_cannot_be_transcribed_is_told_in_one_line(
+    home: Installation, service: Service, recording: str, says: str
+) -> None:
+    ran = home.run("transcribe", recording, HTTP__PORT=port(service))
+    assert (ran.returncode, ran.stdout, len(ran.stderr.splitlines())) == (1, "", 1)
+    assert says in ran.stderr
+
+
+def test_a_terminal_shows_how_far_the_job_is(home: Installation, service: Service, media: Path) -> None:
+    ours, terminal = pty.openpty()
+    termios.tcsetwinsize(terminal, (24, 80))
+    os.set_blocking(ours, False)
+    try:
+        ran = subprocess.run(
+            [COMMAND, "transcribe", str(media / "austen_0880.flac")],
+            env={**home.environment, "HTTP__PORT": port(service)},
+            stdout=subprocess.PIPE,
+            stderr=terminal,
+            check=True,
+            text=True,
+        )
+        shown = os.read(ours, 65_536).decode()
+    finally:
+        os.close(ours)
+        os.close(terminal)
+    assert ran.stdout == f"{SPOKEN}\n"
+    assert "%" in shown
+
+
+def test_a_token_speaks_for_its_tenant_alone(home: Installation, service: Service, media: Path) -> None:
+    owner, stranger = (
+        {"Authorization": f"Bearer {home.run('token', '--tenant', tenant).stdout.strip()}"}
+        for tenant in ("acme", "bravo")
+    )
+    path = f"/v1/jobs/{service.submit(media / 'austen_0880.flac')}"
+    assert service.http.get(path, headers=owner).status_code == 200
+    refused = service.http.get(path, headers=stranger)
+    unknown = service.http.get("/v1/jobs/00000000-0000-4000-8000-000000000000", headers=owner)
+    assert refused.status_code == unknown.status_code == 404
+    assert refused.json()["code"] == unknown.json()["code"] == "not-found"
+
+
+def test_check_config_shows_every_setting_and_no_secret(home: Installation) -> None:
+    ran = home.run("check-config", AUTH__SECRET="a-secret-that-nobody-else-may-read")
+    assert ran.returncode == 0
+    assert "HTTP__PORT=0" in ran.stdout
+    assert "a-secret" not in ran.stdout
+
+
+def test_migrate_makes_the_schema_and_leaves_nothing_running(installation: Installation) -> None:
+    assert installation.run("migrate").returncode == 0
+    assert installation.processes() == {}
+    assert installation.rows("SELECT count(*) AS n FROM antiphon.migrations")[0]["n"] >= 1
