@@ -21,7 +21,7 @@ from api.service import opened_store
 from bench import RECORDINGS, Benchmark
 from bench.figures import Figure, Report
 from bench.sides import Side, Work, one_after_another, through_the_chain
-from bench.watched import alone
+from bench.watched import Alone, alone
 from bench.web import serving
 from pipeline.settings import Settings
 from pipeline.store import Store
@@ -62,12 +62,12 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Repetition:
-    """``beside``: the same jobs with an engine that takes no time. ``alone``: windows a second."""
+    """``beside``: the same jobs with an engine that takes no time. ``alone``: their windows without anything else."""
 
     once: Side
     run: Side
     beside: Side
-    alone: float
+    alone: Alone
 
 
 def mock(*, quick: bool) -> Case:
@@ -118,11 +118,12 @@ def _figures(case: Case, measured: Sequence[Repetition]) -> Iterator[Figure]:
     yield figure(f"{case.jobs} jobs through the chain", lambda one: one.run.wall, "s")
     yield figure("ratio of the two, a job", lambda one: one.once.wall_a_job / one.run.wall_a_job)
     yield figure("busy share of the engine, with a backlog", lambda one: one.run.busy, "", case.target)
-    yield figure("goodput, with a backlog", lambda one: one.run.rate / one.alone, "", case.target)
-    yield figure("windows a second, engine alone", lambda one: one.alone, "/s")
+    yield figure("goodput, with a backlog", lambda one: one.run.rate / one.alone.rate, "", case.target)
+    yield figure("windows a second, engine alone", lambda one: one.alone.rate, "/s")
     yield figure("CPU a job, one after another", lambda one: one.once.cpu_a_job, "s")
     yield figure("CPU a job, through the chain", lambda one: one.run.cpu_a_job, "s")
-    yield figure("CPU a job beside the engine: fetch, decode, hear", lambda one: one.beside.cpu_a_job, "s")
+    yield figure("CPU a job, the engine's", lambda one: one.alone.cpu, "s")
+    yield figure("CPU a job, all the rest: fetch, decode, hear", lambda one: one.beside.cpu_a_job, "s")
 
 
 def _told(case: Case, settings: Settings, engine: Engine) -> dict[str, str]:

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 from pipeline.transcript import EngineInfo
@@ -82,14 +82,22 @@ class Watched:
         return sum(batch.share(since, until) * batch.windows for batch in self.batches) / (until - since)
 
 
-def alone(engine: Engine, items: Sequence[Any]) -> float:
-    """Windows a second that the engine does of these items, in batches as full as can be, with nothing around it."""
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """What an engine does with nothing around it: windows a second, and CPU seconds a window."""
+
+    rate: float
+    cpu: float
+
+
+def alone(engine: Engine, items: Sequence[Any]) -> Alone:
+    """These prepared items, in batches as full as can be, by a thread for each lane."""
     alike: defaultdict[Hashable, list[Any]] = defaultdict(list)
     for item in items:
         alike[engine.batch_key(item)].append(item)
     size = engine.capabilities.max_batch
     batches = [group[n : n + size] for group in alike.values() for n in range(0, len(group), size)]
-    start = perf_counter()
+    began, cpu = perf_counter(), process_time()
     with ThreadPoolExecutor(engine.capabilities.lanes) as lanes:
         list(lanes.map(partial(engine.run, cancel=CancelFlag()), batches))
-    return len(items) / (perf_counter() - start)
+    return Alone(len(items) / (perf_counter() - began), (process_time() - cpu) / len(items))
