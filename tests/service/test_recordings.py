@@ -68,7 +68,7 @@ def test_of_a_file_cut_in_half_the_first_half_is_transcribed_with_a_warning(
     half.write_bytes(whole[: len(whole) // 2])
     job, text = heard(service, service.submit(half))
     begins, ends = CLIPS.get(clip, SONNET)
-    assert begins.split()[0] in text
+    assert begins in text
     assert ends not in text
     assert {"media-truncated", "media-damaged"} & {warning["code"] for warning in job["warnings"]}
 
