@@ -127,14 +127,16 @@ async def test_each_attempt_has_a_scratch_folder_of_its_own_until_it_ends(tmp_pa
     assert not await second.parent.exists()
 
 
-async def test_a_job_whose_worker_is_gone_is_taken_up_at_the_start(tmp_path: Path) -> None:
-    store, gate = MemoryStore(), Gate()
-    await submit(store)
-    await claim(store, replica="dead", lease=0.0)
-    gate.exit.release()
-    async with working(store.queue(), gate, tmp_path):
-        await gate.holds(1)
-    assert gate.entered[0].job.attempt == 2
+def test_a_job_whose_worker_is_gone_is_taken_up_at_the_start(tmp_path: Path) -> None:
+    async def main() -> None:
+        store, book = MemoryStore(), Book()
+        await submit(store)
+        await claim(store, replica="dead", lease=0.0)
+        async with working(store.queue(), Work(), tmp_path, book):
+            await anyio.sleep(1)  # long before the first beat
+        assert [(attempt, ending) for attempt, ending, _ in book.endings] == [(2, Ending.RESULT)]
+
+    at_mock_time(main)
 
 
 def test_a_job_whose_worker_dies_is_taken_over_when_its_lease_has_run_out(tmp_path: Path) -> None:
@@ -186,11 +188,13 @@ def test_a_claim_whose_lease_does_not_come_back_is_dropped_and_its_job_done_agai
         async with working(store.queue(), Work(), tmp_path, book):
             await anyio.sleep(100)
             await store.queue().void_leases()
+            lost = current_time()
             await anyio.sleep(HOUR + 15)
         assert [(attempt, ending) for attempt, ending, _ in book.endings] == [
             (1, Ending.FORFEITED),
             (2, Ending.RESULT),
         ]
+        assert book.endings[0][2] - lost <= SETTINGS.heartbeat_seconds
         assert (await store.tenant(ACME).get(job.id)).status is JobStatus.COMPLETED
 
     at_mock_time(main)

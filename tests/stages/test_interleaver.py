@@ -92,11 +92,11 @@ async def test_words_are_there_when_they_were_asked_for(make_job: Callable[..., 
 
 
 async def test_a_failed_track_is_told_of_and_what_was_heard_of_it_is_kept(claim: Claim) -> None:
-    broken = part(1, (1.0, "Half of it."), of=3, error=EngineFailed("1 of 2 windows"))
-    transcript = await joined(claim, part(0, (0.0, "One."), of=3), broken, part(2, (2.0, "Three."), of=3))
-    assert transcript.text == "1:0: One.\n1:1: Half of it.\n1:2: Three."
+    broken = part(0, (0.0, "Half of it."), of=3, error=EngineFailed("1 of 2 windows"))
+    transcript = await joined(claim, broken, part(1, (1.0, "Two."), of=3), part(2, (2.0, "Three."), of=3))
+    assert transcript.text == "1:0: Half of it.\n1:1: Two.\n1:2: Three."
     assert transcript.warnings == broken.warnings
-    assert transcript.tracks[1].status == "failed"
+    assert transcript.tracks[0].status == "failed"
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])

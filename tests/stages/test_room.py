@@ -21,7 +21,7 @@ from stages.engines.room import ModelRoom
 from tests.conformance.engine_suite import hear
 from tests.stages.waiting import at_mock_time, until
 
-LINES = tuple(f"Line {n}." for n in range(50))
+LINES = tuple(f"Line {n}." for n in range(1000))
 KINDS: tuple[Literal["window", "batch", "lost", "hang"], ...] = ("window", "batch", "lost", "hang")
 FAULTS = (Fault(mark="once", kind="batch", times=1), *(Fault(mark=kind, kind=kind) for kind in KINDS))
 

@@ -23,7 +23,7 @@ async def hold():
     async with scratch(Path(sys.argv[1])) as folder:
         (folder / "media-0").write_text("half a recording")
         print(folder, flush=True)
-        await anyio.sleep_forever()
+        await anyio.to_thread.run_sync(sys.stdin.read)  # until the test ends, however it does
 
 anyio.run(hold)
 """
@@ -71,7 +71,6 @@ async def test_what_a_killed_process_left_is_removed_and_what_a_living_one_has_i
         async with scratch(tmp_path) as ours:
             assert listed(tmp_path) == sorted([Path(kept), ours])
             assert await (kept / "media-0").read_text() == "half a recording"
-        living.kill()
 
 
 async def test_many_that_start_at_once_do_not_take_each_others_folders_away(tmp_path: Path) -> None:
