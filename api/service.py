@@ -64,7 +64,7 @@ class Service:
                 room, telemetry = new_room(self.engine, self.settings), Telemetry()
                 line = chain(store.queue(), room, self.settings, telemetry)
                 _measure(telemetry, room, line)
-                app = self._app(store)
+                app = self._app(store, room)
                 try:
                     async with anyio.create_task_group() as group:
                         await group.start(self._run_chain, line)
@@ -76,11 +76,13 @@ class Service:
                     telemetry.close()
                     self.ended.set()
 
-    def _app(self, store: Store) -> Quart:
+    def _app(self, store: Store, room: ModelRoom) -> Quart:
         can = self.engine.capabilities
         facts = EngineFacts(can.translate, can.words, can.languages, self.engine.info.model)
         checks = {"stages": lambda: not self._chain_over.is_set(), "draining": lambda: not self._ending.is_set()}
-        return create_app(store, self.settings, engine=facts, health=Health(store, checks=checks))
+        stall = self.settings.engine.stall_seconds
+        health = Health(store, checks=checks, alive=lambda: room.longest_batch() < stall)
+        return create_app(store, self.settings, engine=facts, health=health)
 
     async def _run_chain(self, line: Chain[Transcript], *, task_status: TaskStatus[None]) -> None:
         try:

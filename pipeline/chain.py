@@ -133,9 +133,13 @@ class Chain(Generic[T]):
         async with AsyncExitStack() as opened:
             for step in self._steps:
                 await opened.enter_async_context(step.stage.running())
-            async with anyio.create_task_group() as group:
-                self._start(group, sink, tap)
-                task_status.started()
+            try:
+                async with anyio.create_task_group() as group:
+                    self._start(group, sink, tap)
+                    task_status.started()
+            finally:
+                if self._whole and self._whole.cancel_called:  # leaving a stage may take as long as a batch
+                    await self._give_back(sink, forfeit=False)
 
     def _start(self, group: TaskGroup, sink: Sink[Any], tap: CancelScope) -> None:
         """Join the stages by channels and give every one its hands. Each hand closes its ends when it is done."""
@@ -187,15 +191,27 @@ class Chain(Generic[T]):
                 await self._passed(tube, claim, error)
 
     async def _settle(self, sink: Sink[Any], inbox: Inbox) -> None:
-        """Write every end, again and again until it is written or its lease is lost."""
         async with inbox:
-            async for claim, item in inbox:
-                for wait in _pauses():
-                    error = await self._write(sink, claim, item)
-                    if error is None:
-                        break
-                    self._observer.retrying(sink.name, claim, error, wait)
-                    await anyio.sleep(wait)
+            async for claim, last in inbox:
+                await self._insist(sink, claim, last)
+
+    async def _insist(self, sink: Sink[Any], claim: Claim, last: Any) -> None:
+        """Write one end: over errors that may pass for as long as the lease holds, over others a few times.
+
+        What still cannot be written is told as a failure instead, and if that cannot be written either, forfeited: one
+        bad result must not hold the sink for ever.
+        """
+        left = sink.tries
+        for wait in _pauses():
+            if (error := await self._write(sink, claim, last)) is None:
+                return
+            self._observer.retrying(sink.name, claim, error, wait)
+            left -= not isinstance(error, sink.transient)
+            if left == 0 and not isinstance(last, Failure):
+                left, last = sink.tries, Failure(sink.name, error)
+            elif left <= 0:
+                claim.abandon(Why.LEASE_LOST)
+            await anyio.sleep(wait)
 
     # ── what surrounds one item ──────────────────────────────────────────────────────────────────────────────────────
 

@@ -159,8 +159,11 @@ class Problem(Stored):
 
     @classmethod
     def of(cls, error: Exception, *, stage: str | None = None, attempt: int | None = None) -> Problem:
-        """What may be told of ``error``: errors outside our tree are ``internal`` and keep their text to the log."""
-        known = error if isinstance(error, AntiphonError) else Internal()
+        """What may be told of ``error``: errors outside our tree are ``internal`` and keep their text to the log.
+
+        Those of the operating system may pass (a full disk); the rest are bugs, and come again.
+        """
+        known = error if isinstance(error, AntiphonError) else Internal(retryable=isinstance(error, OSError))
         return cls(
             type=f"urn:antiphon:problem:{known.code}",
             title=known.title,

@@ -92,6 +92,7 @@ class EngineSettings(Section):
     compute_type: str = Field("auto", description="int8 on a CPU, float16 on CUDA; any that CTranslate2 knows.")
     threads: int = Field(0, ge=0, description="Lanes of one thread on a CPU; 0: one a core.")
     max_batch: int = Field(0, ge=0, description="Windows in one run; 0: what the engine suggests.")
+    stall_seconds: Positive = Field(600.0, description="A batch that takes longer makes /livez fail.")
     memory_limit: Count = Field(GIB, description="Bytes of prepared windows waiting or running.")
 
 

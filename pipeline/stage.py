@@ -86,6 +86,11 @@ class Source(Lifecycle, ABC, Generic[Out]):
 
 
 class Sink(Lifecycle, ABC, Generic[In]):
+    """``transient`` names errors over which the chain insists for as long as the lease holds; over others ``tries``."""
+
+    transient: ClassVar[tuple[type[Exception], ...]] = ()
+    tries: ClassVar[int] = 3
+
     @abstractmethod
     async def settle(self, claim: Claim, item: In | Failure) -> None:
-        """Make the end of this attempt durable. Called again with the same item when it raises."""
+        """Make the end of this attempt durable. Called again when it raises, in the end with a Failure instead."""

@@ -19,7 +19,7 @@ from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.sdk.metrics import MeterProvider
 
 from pipeline.claim import Abandoned, Claim
-from pipeline.errors import AntiphonError
+from pipeline.errors import AntiphonError, Internal
 from pipeline.observer import Ending, Observer, Turn
 from pipeline.settings import TelemetrySettings
 from pipeline.step import StepStatistics
@@ -89,7 +89,8 @@ class Telemetry(Observer):
         self._busy.add(turn.busy, {"stage": turn.stage})
         self._blocked.add(turn.blocked, {"stage": turn.stage})
         if outcome == "error":
-            known = isinstance(turn.error, AntiphonError)
+            # what a client is told in full needs no traceback
+            known = isinstance(turn.error, AntiphonError) and not isinstance(turn.error, Internal)
             log.warning("stage-failed", error=str(turn.error), exc_info=None if known else turn.error)
 
     def ended(self, claim: Claim, ending: Ending, error: Exception | None) -> None:

@@ -6,15 +6,16 @@ import random
 from datetime import UTC, datetime
 
 from pipeline.claim import Abandoned, Claim, Failure, Why
-from pipeline.errors import AntiphonError
 from pipeline.jobs import Problem, Usage
 from pipeline.settings import QueueSettings
 from pipeline.stage import Sink
-from pipeline.store import Fenced, JobQueue
+from pipeline.store import Fenced, JobQueue, Unavailable
 from pipeline.transcript import Transcript
 
 
 class Committer(Sink[Transcript]):
+    transient = (Unavailable,)
+
     def __init__(self, queue: JobQueue, settings: QueueSettings) -> None:
         self._queue, self._settings = queue, settings
 
@@ -24,25 +25,19 @@ class Committer(Sink[Transcript]):
             if isinstance(item, Transcript):
                 claim.advance("committing")
                 await self._queue.commit(claim, item, _usage(claim, item))
-            elif isinstance(item.error, Abandoned):
-                await self._given_up(claim, item.error.why)
+            elif isinstance(item.error, Abandoned) and item.error.why is Why.CANCELLED:
+                await self._queue.cancel(claim)
+            elif isinstance(item.error, Abandoned | Unavailable):  # our doing, not the recording's
+                await self._queue.give_back(claim)
             else:
                 problem = Problem.of(item.error, stage=item.stage, attempt=claim.job.attempt)
-                await self._queue.fail(claim, problem, retry_in=self._retry_in(claim, item.error))
+                await self._queue.fail(claim, problem, retry_in=self._retry_in(claim) if problem.retryable else None)
         except Fenced:
             claim.abandon(Why.LEASE_LOST)
             raise
 
-    async def _given_up(self, claim: Claim, why: Why) -> None:
-        if why is Why.CANCELLED:
-            await self._queue.cancel(claim)
-        else:
-            await self._queue.give_back(claim)
-
-    def _retry_in(self, claim: Claim, error: Exception) -> float | None:
+    def _retry_in(self, claim: Claim) -> float:
         """Seconds to the next attempt, doubling, ± 20 % so that jobs that failed together do not return together."""
-        if not (isinstance(error, AntiphonError) and error.retryable):
-            return None
         return self._settings.retry_seconds * 2.0 ** (claim.job.attempt - 1) * random.uniform(0.8, 1.2)  # noqa: S311 -- jitter
 
 

@@ -66,6 +66,7 @@ class Transcriber(Map[TrackAudio, TrackTranscript]):
     async def handle(self, claim: Claim, item: TrackAudio) -> TrackTranscript:
         """Errors of the audio and of the engine make the track a failed one; only the Interleaver fails the job."""
         request = claim.job.request
+        _advance(claim, item, 0.0)
         heard = _Heard(_options(request), language=request.language)
         places = Semaphore(self._room.windows_per_track)
         async with (

@@ -7,7 +7,6 @@ get their times from the attention afterwards.
 
 from __future__ import annotations
 
-import math
 import os
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
@@ -67,14 +66,6 @@ class Prepared:
     def silent(self) -> bool:
         """Digital silence, which Whisper would fill with words of its own."""
         return bool(self.features.min() == self.features.max())
-
-    @property
-    def new_tokens(self) -> int:
-        """The most this window may give, so that a loop ends soon. In two steps, as all of a batch share it.
-
-        Whisper itself stops at 224 tokens in 30 s; half the time gets a little more than half of that.
-        """
-        return 32 + 96 * max(1, math.ceil(self.seconds / 15))
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +145,7 @@ class FasterWhisper:
 
     def batch_key(self, item: Prepared) -> Hashable:
         # Languages and tasks may differ in a CTranslate2 batch; where the transcript starts and how it ends may not.
-        return len(item.prompt), item.new_tokens, item.options.beam
+        return len(item.prompt), item.options.beam
 
     def cost(self, item: Prepared) -> float:
         return ENCODE_SECONDS + DECODE_SECONDS * item.seconds
@@ -212,13 +203,12 @@ class FasterWhisper:
         for item, of in zip(items, spoken, strict=True):
             tokenizer = self._tokenizer(of.language, item.options.task)
             prompts.append([*item.prompt, *tokenizer.sot_sequence, tokenizer.no_timestamps])
-        bound, before = items[0].new_tokens, len(prompts[0])
         results = self._model.generate(
             _view(encodings),
             prompts,
             beam_size=items[0].options.beam,
-            # CTranslate2 ends at the lesser of half of this and of this less the prompt.
-            max_length=min(MAX_TOKENS, max(2 * bound, before + bound)),
+            # CTranslate2 ends at the lesser of half of this, Whisper's bound on a loop, and of this less the prompt.
+            max_length=MAX_TOKENS,
             suppress_blank=True,
             suppress_tokens=self._suppressed,
             return_scores=True,

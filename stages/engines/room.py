@@ -67,11 +67,16 @@ class ModelRoom:
         self._places = max(2 * self._can.lanes * self._can.max_batch, memory_limit // self._can.bytes_per_item)
         self._ready: list[_Ask] = []
         self._arrived = anyio.Event()
+        self._began: dict[_Batch, float] = {}
         self._busy = 0.0
         self._batches = self._windows = 0
 
     def statistics(self) -> RoomStatistics:
         return RoomStatistics(self._can.lanes, self._busy, self._batches, self._windows, len(self._ready))
+
+    def longest_batch(self) -> float:
+        """Seconds for which the oldest batch that is running has been."""
+        return current_time() - min(self._began.values()) if self._began else 0.0
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
@@ -88,7 +93,12 @@ class ModelRoom:
     async def ask(self, window: Window) -> Draft | WindowError:
         """What the engine hears in ``window``; an error of that window is a value. Waits while the room is full."""
         async with self._held:
-            item = await to_thread.run_sync(self.engine.prepare, window, limiter=self._preparing)
+            try:
+                item = await to_thread.run_sync(self.engine.prepare, window, limiter=self._preparing)
+            except EngineLost:
+                raise
+            except Exception as error:
+                return _broken(error, windows=1)
             ask = _Ask(item, self.engine.batch_key(item))
             self._ready.append(ask)
             self._arrived.set()
@@ -133,19 +143,25 @@ class ModelRoom:
 
     async def _run(self, batch: _Batch, thread: CapacityLimiter) -> Sequence[Draft | WindowError]:
         """Every batch that the device runs passes here. One that breaks is done again a window at a time."""
-        started = current_time()
+        started = self._began[batch] = current_time()
         try:
             items = [ask.item for ask in batch.asks]
             return await to_thread.run_sync(self.engine.run, items, batch.cancel, limiter=thread)
         except EngineLost:
             raise
         except Exception as error:
-            log.warning("engine-batch-failed", windows=len(batch.asks), error=type(error).__name__, exc_info=error)
+            broken = _broken(error, windows=len(batch.asks))
             if len(batch.asks) == 1:
-                return [WindowError(f"the engine failed on this window ({type(error).__name__})")]
+                return [broken]
         finally:
+            del self._began[batch]
             self._busy += current_time() - started
             self._batches += 1
             self._windows += len(batch.asks)
         alone = [_Batch([ask], batch.cancel) for ask in batch.asks]
         return [answer for one in alone for answer in await self._run(one, thread)]
+
+
+def _broken(error: Exception, *, windows: int) -> WindowError:
+    log.warning("engine-failed", windows=windows, error=type(error).__name__, exc_info=error)
+    return WindowError(f"the engine failed on this window ({type(error).__name__})")

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 from uuid import uuid4
 
 import anyio
@@ -24,6 +24,7 @@ class Plan:
 
     tracks: int = 1
     breaks_in: str | None = None
+    unwritable: Literal["result", "anything"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,9 @@ class Taker(Source[Plan]):
     crashes: set[int] = field(default_factory=set)
     taken: list[Claim] = field(default_factory=list)
     closed: Counter[Claim] = field(default_factory=Counter)
+
+    def plan_of(self, claim: Claim) -> Plan:
+        return self.plans[self.taken.index(claim)]
 
     async def claims(self) -> AsyncIterator[tuple[Claim, Plan]]:
         while len(self.taken) < len(self.plans):
@@ -103,9 +107,12 @@ class Join(Gather[Piece, list[int]]):
 
 @dataclass
 class Writer(Sink[Any]):
-    """Remembers what it wrote; fails ``breaks`` times for every claim first."""
+    """Remembers what it wrote; fails ``breaks`` times for every claim first, and for ever as ``taker`` plans it."""
+
+    transient = (ConnectionError,)
 
     breaks: int = 0
+    taker: Taker | None = None
     written: dict[Claim, list[Any]] = field(default_factory=dict)
     tried: Counter[Claim] = field(default_factory=Counter)
 
@@ -114,6 +121,9 @@ class Writer(Sink[Any]):
         self.tried[claim] += 1
         if self.tried[claim] <= self.breaks:
             raise ConnectionError("the database went away")
+        bad = self.taker.plan_of(claim).unwritable if self.taker else None
+        if bad == "anything" or (bad == "result" and not isinstance(item, Failure)):
+            raise ValueError("this cannot be written")
         self.written.setdefault(claim, []).append(item)
 
 

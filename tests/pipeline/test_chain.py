@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import anyio
 import pytest
 import trio.testing
 
+import pipeline.chain
 from pipeline.chain import Chain
 from pipeline.claim import Abandoned, Claim, Failure, Why
 from pipeline.errors import EngineLost, Internal
@@ -189,6 +191,38 @@ async def test_a_result_at_the_sinks_door_is_not_lost_when_its_claim_is_abandone
         await anyio.wait_all_tasks_blocked()
         assert set(writer.written) == set(taker.taken)
         chain.stop()
+
+
+async def test_stop_gives_back_before_a_stage_that_is_slow_to_leave_is_left() -> None:
+    left = anyio.Event()
+
+    class SlowToLeave(Gate):
+        @asynccontextmanager
+        async def running(self) -> AsyncIterator[None]:
+            yield
+            with anyio.CancelScope(shield=True):  # as a lane is, until its batch has ended
+                await left.wait()
+
+    gate, taker, writer = SlowToLeave(), Taker([Plan()]), Writer()
+    chain = Chain(taker).then(gate).sink(writer)
+    async with anyio.create_task_group() as group:
+        group.start_soon(chain.run)
+        await gate.entered.wait()
+        chain.stop()
+        with anyio.fail_after(5):
+            while not writer.written:
+                await anyio.lowlevel.checkpoint()
+        [failure] = writer.written[taker.taken[0]]
+        assert failure.error.why is Why.STOPPED
+        left.set()
+
+
+async def test_results_that_cannot_be_written_do_not_hold_the_sink(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline.chain, "PAUSES", (0.0005,))
+    taker = Taker([Plan(unwritable="result"), Plan(unwritable="anything"), Plan()])
+    writer, ledger = Writer(taker=taker), Ledger()
+    await Chain(taker, observe=ledger).then(Fetch()).sink(writer).run()
+    assert [ledger.endings[claim] for claim in taker.taken] == [["failure"], ["forfeited"], ["result"]]
 
 
 async def test_a_lost_engine_ends_the_chain_and_leaves_its_jobs_to_their_leases() -> None:

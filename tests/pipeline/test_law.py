@@ -22,6 +22,7 @@ PLANS = st.builds(
     Plan,
     tracks=st.integers(0, 4),
     breaks_in=st.sampled_from([None, None, "fetch", "cut", "hear", "join"]),
+    unwritable=st.sampled_from([None, None, None, "result", "anything"]),
 )
 
 
@@ -51,7 +52,8 @@ def test_every_claim_taken_ends_exactly_once(
 
 
 async def _law(how: str, plans: Sequence[Plan], crashes: set[int], sink_breaks: int, chance: random.Random) -> None:
-    taker, writer, ledger = Taker(plans, set(crashes)), Writer(sink_breaks), Ledger()
+    taker, ledger = Taker(plans, set(crashes)), Ledger()
+    writer = Writer(sink_breaks, taker)
     chain = (
         Chain(taker, observe=ledger)
         .then(Fetch(), workers=2, ahead=1)
@@ -94,6 +96,8 @@ def _check_written(claim: Claim, plan: Plan, written: list[object], ending: Endi
     assert len(written) == (0 if ending is Ending.FORFEITED else 1)
     if ending is Ending.RESULT:
         assert written == [list(range(plan.tracks))], "a track was lost or came twice"
+        assert plan.unwritable is None
         assert plan.breaks_in is None or (plan.breaks_in == "cut" and plan.tracks < 2)
     elif written:
         assert isinstance(written[0], Failure)
+        assert plan.unwritable != "anything"

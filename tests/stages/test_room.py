@@ -161,7 +161,7 @@ async def test_an_error_of_a_batch_is_narrowed_to_the_window_that_brings_it(logs
     assert engine.sizes == [1, 3, 1, 1, 1]
     assert isinstance(broken, WindowError)
     assert "RuntimeError" in broken.detail
-    assert [(log["event"], log["windows"]) for log in logs] == [("engine-batch-failed", 3), ("engine-batch-failed", 1)]
+    assert [(log["event"], log["windows"]) for log in logs] == [("engine-failed", 3), ("engine-failed", 1)]
     assert [first, before, after] == [hear(MockEngine(Script(lines=LINES)), window(n).samples) for n in (0, 1, 3)]
 
 
