@@ -204,3 +204,21 @@ async def test_a_store_that_is_away_leaves_the_claim_to_be_settled_later(store: 
     queue.away = False
     await committer.settle(taken, TRANSCRIPT)
     assert (await now(store, taken)).status is JobStatus.COMPLETED
+
+
+async def test_a_store_that_was_away_costs_the_job_no_attempt(
+    committer: Committer, store: MemoryStore, taken: Claim
+) -> None:
+    await committer.settle(taken, Failure("downloader", Unavailable("away")))
+    job = await now(store, taken)
+    assert (job.status, job.attempt) == (JobStatus.PENDING, 0)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(OSError("No space left"), JobStatus.PENDING), (KeyError("a bug"), JobStatus.FAILED)]
+)
+async def test_trouble_of_the_machine_may_pass_and_a_bug_comes_again(
+    committer: Committer, store: MemoryStore, taken: Claim, error: Exception, status: JobStatus
+) -> None:
+    await committer.settle(taken, Failure("demuxer", error))
+    assert (await now(store, taken)).status is status

@@ -290,3 +290,27 @@ async def test_the_room_counts_what_it_does() -> None:
     told = room.statistics()
     assert (told.lanes, told.batches, told.windows, told.ready) == (1, 3, 6, 0)
     assert told.busy_seconds > 0
+
+
+async def test_a_window_that_cannot_be_prepared_is_that_windows_error(logs: list[EventDict]) -> None:
+    class Picky(MockEngine):
+        def prepare(self, window: Window) -> Prepared:
+            raise ValueError("not these samples")
+
+    room = room_of(Picky())
+    async with room.open():
+        answer = await room.ask(window())
+    assert isinstance(answer, WindowError)
+    assert [log["event"] for log in logs] == ["engine-failed"]
+
+
+async def test_the_room_tells_how_long_its_oldest_batch_has_run() -> None:
+    engine = Watched()
+    engine.gate.clear()
+    room = room_of(engine)
+    async with room.open(), anyio.create_task_group() as asking:
+        assert room.longest_batch() == 0
+        asking.start_soon(room.ask, window())
+        await until(lambda: room.longest_batch() > 0)
+        engine.gate.set()
+    assert room.longest_batch() == 0
