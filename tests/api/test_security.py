@@ -143,6 +143,22 @@ def test_leeway_forgives_a_clock_that_runs_ahead() -> None:
     assert reader(leeway_seconds=60).tenant(late) == "acme"
 
 
+@pytest.mark.parametrize(
+    "claims", [{"iat": soon()}, {"iat": "today"}, {"sub": 7}, {"jti": 7}, {"iss": 7}, {"aud": 7}], ids=repr
+)
+def test_claims_that_nobody_asked_to_check_are_not_checked(claims: dict[str, Any]) -> None:
+    assert reader().tenant(signed({"tenant_id": "acme", "exp": soon(), **claims})) == "acme"
+
+
+def test_a_token_is_good_in_the_very_moment_it_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    token = signed({"tenant_id": "acme", "exp": 2_000_000_000, "nbf": 1_900_000_000.5})
+    monkeypatch.setattr(time, "time", lambda: 1_900_000_000.5)
+    assert reader().tenant(token) == "acme"
+    monkeypatch.setattr(time, "time", lambda: 1_900_000_000.4)
+    with pytest.raises(Unauthenticated):
+        reader().tenant(token)
+
+
 def test_the_scheme_is_read_in_any_case() -> None:
     token = signed({"tenant_id": "acme", "exp": soon()}).removeprefix("Bearer ")
     assert reader().tenant(f"bearer {token}") == "acme"
@@ -159,6 +175,12 @@ def test_an_issued_token_is_read_as_its_tenant(tenant: str) -> None:
     settings = AuthSettings(secret=SecretStr(SECRET), tenant_claim="org.id", issuer="me", audience="antiphon")
     token = issue_token(settings, tenant, seconds=60)
     assert TokenReader(settings).tenant(f"Bearer {token}") == tenant
+
+
+@pytest.mark.parametrize("tenant", ["", "x" * 129, "a\nb"], ids=repr)
+def test_no_token_is_issued_that_no_reader_would_take(tenant: str) -> None:
+    with pytest.raises(ConfigError, match="1 to 128 printable characters"):
+        issue_token(AuthSettings(secret=SecretStr(SECRET)), tenant, seconds=60)
 
 
 @given(st.text(max_size=200) | st.from_regex(r"[\w-]{0,40}\.[\w-]{0,40}\.[\w-]{0,40}", fullmatch=True))
