@@ -13,7 +13,7 @@ from quart.wrappers.request import Body
 from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, File, MultipartDecoder, NeedData
 
-from pipeline.errors import InvalidRequest, PayloadTooLarge
+from pipeline.errors import InvalidRequest, PayloadTooLarge, RequestTimeout
 
 if TYPE_CHECKING:
     from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, ASGISendEvent
@@ -98,6 +98,18 @@ class PacedConnection(ASGIHTTPConnection):
             await send(message)
 
         await super().handle_request(request, send_and_linger)
+
+
+async def in_time(body: AsyncIterator[bytes], stall_seconds: float) -> AsyncIterator[bytes]:
+    """The pieces of ``body``. Raises ``RequestTimeout`` when the next one does not come within ``stall_seconds``."""
+    while True:
+        with anyio.move_on_after(stall_seconds) as waiting:
+            piece = await anext(body, None)
+        if waiting.cancelled_caught:
+            raise RequestTimeout(f"Nothing more of the body came for {stall_seconds:g} s; send the request again.")
+        if piece is None:
+            return
+        yield piece
 
 
 async def read_whole(body: AsyncIterator[bytes], limit: int) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from typing import Final
 from uuid import UUID
@@ -11,7 +11,7 @@ from uuid import UUID
 import anyio
 from quart import Response, request
 
-from api.bodies import Part, Parts, read_whole, require_at_most
+from api.bodies import Part, Parts, in_time, read_whole, require_at_most
 from api.middleware import tenant_jobs
 from api.problems import RETRY_AFTER
 from api.requests import (
@@ -61,7 +61,7 @@ class Submissions:
         return _accepted(job)
 
     async def _from_json(self, jobs: TenantJobs) -> Job:
-        asked = read_request(await read_whole(request.body, self._body_bytes))
+        asked = read_request(await read_whole(self._body(), self._body_bytes))
         check_source(asked, self._download)
         check_capabilities(asked, self._engine)
         return await jobs.submit(asked, trace=_trace())
@@ -79,7 +79,7 @@ class Submissions:
 
     async def _receive(self, jobs: TenantJobs, uploads: list[UUID]) -> JobRequest:
         asked: JobRequest | None = None
-        async for part in Parts(request.body, request.mimetype_params.get("boundary", "")):
+        async for part in Parts(self._body(), request.mimetype_params.get("boundary", "")):
             match part.name:
                 case "file" if not uploads:
                     uploads.append(await self._store(jobs, part))
@@ -92,6 +92,9 @@ class Submissions:
         if not uploads:
             refuse(InvalidRequest, [Pointed("/file", "This part is required.")])
         return asked or JobRequest()
+
+    def _body(self) -> AsyncIterator[bytes]:
+        return in_time(request.body, self._download.stall_seconds)
 
     async def _read_part(self, part: Part) -> JobRequest:
         asked = read_request(await read_whole(part, self._body_bytes))

@@ -4,7 +4,7 @@
     ├── RequestError                answered at the door
     │   ├── MalformedJson  InvalidRequest  CapabilityUnsupported  UnsupportedMediaType
     │   ├── Unauthenticated  TenantClaimMissing  NotFound  MethodNotAllowed
-    │   └── JobNotFinished  PayloadTooLarge  EngineUnavailable
+    │   └── JobNotFinished  PayloadTooLarge  RequestTimeout  EngineUnavailable
     └── JobError                    ends an attempt, kept as the job's ``error``
         ├── UrlNotAllowed  MediaUnreachable  MediaTooLarge  MediaTimeout
         ├── MediaUnsupported  MediaCorrupt
@@ -88,6 +88,12 @@ class PayloadTooLarge(RequestError):
     """The body is too large."""
 
     code, status = "payload-too-large", 413
+
+
+class RequestTimeout(RequestError):
+    """The body did not arrive in time."""
+
+    code, status, retryable = "request-timeout", 408, True
 
 
 class Unauthenticated(RequestError):

@@ -14,8 +14,10 @@ from hypercorn.asyncio import serve
 from hypercorn.config import Config
 from quart import Quart
 
+from api import Health, create_app
+from pipeline.settings import DownloadSettings, Settings
 from pipeline.store.memory import MemoryStore
-from tests.api.visiting import bearer
+from tests.api.visiting import FACTS, bearer
 
 UPLOAD = b'--cut\r\nContent-Disposition: form-data; name="file"\r\n\r\n'
 HANDSHAKE = {"Upgrade": "websocket", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}
@@ -47,7 +49,7 @@ def request(method: str, path: str, **headers: str) -> bytes:
 
 def posting(size: int, **headers: str) -> bytes:
     kind = {"Content-Type": "multipart/form-data; boundary=cut", "Content-Length": str(size)}
-    return request("POST", "/v1/jobs", **kind, **headers)
+    return request("POST", "/v1/jobs", **{**kind, **headers})
 
 
 async def everything(stream: SocketStream) -> bytes:
@@ -82,6 +84,21 @@ async def test_a_connection_cut_in_an_upload_leaves_nothing_behind(app: Quart, s
         while not store.files:
             await anyio.lowlevel.checkpoint()
         await client.aclose()
+    assert (store.files, store.rows) == ({}, {})
+
+
+@pytest.mark.parametrize("kind", ["application/json", "multipart/form-data; boundary=cut"])
+async def test_a_body_that_stalls_is_told_so_and_erased(store: MemoryStore, settings: Settings, kind: str) -> None:
+    impatient = settings.model_copy(update={"download": DownloadSettings(stall_seconds=0.2)})
+    app = create_app(store, impatient, engine=FACTS, health=Health(store, checks={}))
+    async with served(app) as port, await anyio.connect_tcp("127.0.0.1", port) as client:
+        await client.send(posting(3_000_000, **bearer(**{"Content-Type": kind})) + UPLOAD + b"a" * 20_000)
+        answer = b""
+        while b'"errors":[]}' not in answer:
+            answer += await client.receive()
+        await client.aclose()
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b'"code":"request-timeout"' in answer
     assert (store.files, store.rows) == ({}, {})
 
 
