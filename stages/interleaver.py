@@ -32,9 +32,8 @@ class Interleaver(Gather[TrackTranscript, Transcript]):
     def _joined(self, claim: Claim, parts: Sequence[TrackTranscript]) -> Transcript:
         request = claim.job.request
         tracks = tuple(part.track for part in parts)
-        segments = in_order(segment for part in parts for segment in part.segments)
-        if not request.word_timestamps:
-            segments = tuple(segment.model_copy(update={"words": None}) for segment in segments)
+        heard = (segment for part in parts for segment in part.segments)
+        segments = in_order(heard, words=request.word_timestamps)
         return Transcript(
             text=_text(tracks, segments),
             language=_main_language(tracks),

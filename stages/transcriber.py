@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, field, replace
 from statistics import fmean
@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 import numpy as np
 from anyio import Semaphore
+from anyio.lowlevel import checkpoint
 
 from pipeline.claim import Claim
 from pipeline.errors import EngineFailed, JobError
@@ -83,7 +84,8 @@ class Transcriber(Map[TrackAudio, TrackTranscript]):
                 await places.acquire()
                 group.start_soon(self._ask, claim, item, heard, n, places)
         _advance(claim, item, item.spool.seconds)
-        return _transcript(item, heard, item.spool.error or heard.error())
+        segments = tuple([segment async for segment in _segments(item, heard)])
+        return _transcript(item, heard, segments, item.spool.error or heard.error())
 
     async def _ask(self, claim: Claim, item: TrackAudio, heard: _Heard, n: int, place: Semaphore | None = None) -> None:
         window = heard.windows[n]
@@ -112,8 +114,9 @@ def _advance(claim: Claim, item: TrackAudio, passed: float) -> None:
     claim.advance("transcribing", part, audio_seconds_done=round(done, 2))
 
 
-def _transcript(item: TrackAudio, heard: _Heard, error: JobError | None) -> TrackTranscript:
-    segments = tuple(_segments(item, heard))
+def _transcript(
+    item: TrackAudio, heard: _Heard, segments: tuple[Segment, ...], error: JobError | None
+) -> TrackTranscript:
     confidences = [segment.confidence for segment in segments if segment.confidence is not None]
     spoken = heard.language if segments else None
     track = item.track.model_copy(
@@ -121,7 +124,7 @@ def _transcript(item: TrackAudio, heard: _Heard, error: JobError | None) -> Trac
             "duration": round(item.spool.seconds, 3),
             "speech_seconds": round(sum(window.seconds for window in heard.windows), 3),
             "language": spoken,
-            "language_probability": heard.language_probability if spoken else None,
+            "language_probability": _rounded(heard.language_probability) if spoken else None,
             "confidence": round(fmean(confidences), 3) if confidences else None,
             "status": "failed" if error else "transcribed" if segments else "silent",
             "error": Problem.of(error, stage="transcriber").model_dump(mode="json") if error else None,
@@ -135,10 +138,11 @@ def _transcript(item: TrackAudio, heard: _Heard, error: JobError | None) -> Trac
     return TrackTranscript(track, segments, warnings, item.of, error)
 
 
-def _segments(item: TrackAudio, heard: _Heard) -> Iterator[Segment]:
+async def _segments(item: TrackAudio, heard: _Heard) -> AsyncIterator[Segment]:
     """Utterances never join windows, so each has the numbers of the one window it was heard in."""
     n, reached = 0, 0.0
     for window, draft in heard.drafts():
+        await checkpoint()  # hours of words must not hold the loop
         for words in utterances(_on_the_clock(window, draft, item.spool.seconds, reached)):
             yield Segment(
                 id=n,

@@ -28,10 +28,11 @@ def utterances(words: Sequence[Word]) -> Iterator[tuple[Word, ...]]:
         yield _opened(held)
 
 
-def in_order(segments: Iterable[Segment]) -> tuple[Segment, ...]:
-    """Segments of all tracks by ``(start, track)``, numbered from 0."""
+def in_order(segments: Iterable[Segment], *, words: bool) -> tuple[Segment, ...]:
+    """Segments of all tracks by ``(start, track)``, numbered from 0, with their words or without."""
     ordered = sorted(segments, key=lambda segment: (segment.start, segment.track, segment.id))
-    return tuple(segment.model_copy(update={"id": n}) for n, segment in enumerate(ordered))
+    less: dict[str, None] = {} if words else {"words": None}
+    return tuple(segment.model_copy(update={"id": n, **less}) for n, segment in enumerate(ordered))
 
 
 def _ends(held: Sequence[Word], following: Word) -> bool:

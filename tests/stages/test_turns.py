@@ -95,7 +95,7 @@ def test_segments_of_all_tracks_are_put_in_one_order_however_they_arrive(
     segments = [segment(n, start, track) for track, times in tracks.items() for n, start in enumerate(times)]
     shuffled = [*segments]
     chance.shuffle(shuffled)
-    ordered = in_order(shuffled)
+    ordered = in_order(shuffled, words=True)
     assert [s.id for s in ordered] == [*range(len(segments))]
     assert [(s.start, s.track) for s in ordered] == sorted((s.start, s.track) for s in segments)
     for track in tracks:
