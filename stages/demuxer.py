@@ -23,7 +23,7 @@ from av.audio.resampler import AudioResampler
 from numpy.typing import NDArray
 
 from pipeline.claim import Claim
-from pipeline.errors import Internal, JobError, MediaCorrupt, MediaTooLarge
+from pipeline.errors import Internal, JobError, MediaCorrupt, MediaTooLarge, MediaUnsupported
 from pipeline.settings import AudioSettings, cores
 from pipeline.stage import Split
 from pipeline.transcript import Notice, Track
@@ -35,6 +35,9 @@ JITTER_SECONDS: Final = 0.020  # containers round time stamps to 1 ms, and some 
 OVERLAP_SECONDS: Final = 1.0  # a file that was joined repeats at most an encoder's delay
 JUMP_SECONDS: Final = 2 * 3600.0  # no stream falls silent so long; its clock was set anew
 GROUP_SAMPLES: Final = 500_000  # resampling many frames at once takes a third less time than one by one
+GROUP_SECONDS: Final = 30  # at a low rate so many samples would become many times as many
+LOWEST_RATE: Final = 4_000  # half a telephone's
+HIGHEST_RATE: Final = 3_072_000  # DSD512, as it is decoded, has 2.8 MHz; the resampler's memory grows with the rate
 # Sample value of silence and of full scale, by numpy type of a decoded frame.
 SCALES: Final = {
     "uint8": (128, 128),
@@ -124,6 +127,7 @@ class Line:
 
     feed: Feed
     spool: Spool
+    max_seconds: float
     position: int = 0
     ended: bool = False
     _clock: Clock = field(default_factory=Clock)
@@ -133,8 +137,16 @@ class Line:
     _resampler: AudioResampler | None = None
 
     def take(self, frame: AudioFrame, time: float | None) -> None:
-        samples, rate, due = mono(frame, self.feed.channel), frame.sample_rate, self._clock.end
-        start = self._clock.place(time, len(samples) / rate)
+        """Raises ``MediaUnsupported`` for an odd sample rate, ``MediaTooLarge`` where the frame ends too late."""
+        rate, due = frame.sample_rate, self._clock.end
+        if not LOWEST_RATE <= rate <= HIGHEST_RATE:
+            raise MediaUnsupported(
+                f"The audio has a sample rate of {rate} Hz; from {LOWEST_RATE} to {HIGHEST_RATE} Hz are taken here."
+            )
+        start = self._clock.place(time, frame.samples / rate)
+        if self._clock.end > self.max_seconds:
+            raise MediaTooLarge(f"The recording is longer than {self.max_seconds:.0f} s, the most that is taken here.")
+        samples = mono(frame, self.feed.channel)
         if start < due:
             samples, start = samples[round((due - start) * rate) :], due
         if start > due or rate != self._rate:
@@ -142,7 +154,7 @@ class Line:
             self._rate, self.position = rate, max(self.position, round(start * SAMPLE_RATE))
         self._group.append(samples)
         self._grouped += len(samples)
-        if self._grouped >= GROUP_SAMPLES:
+        if self._grouped >= min(GROUP_SAMPLES, GROUP_SECONDS * rate):
             self._resample()
 
     def flush(self) -> None:
@@ -184,8 +196,9 @@ class Decoding:
     def __init__(
         self, files: Sequence[MediaFile], plans: Sequence[TrackPlan], spools: Sequence[Spool], max_seconds: float
     ) -> None:
-        self._files, self._spools, self._max_seconds = files, spools, max_seconds
-        self._lines = [Line(feed, spool) for plan, spool in zip(plans, spools, strict=True) for feed in plan.feeds]
+        self._files, self._spools = files, spools
+        pairs = zip(plans, spools, strict=True)
+        self._lines = [Line(feed, spool, max_seconds) for plan, spool in pairs for feed in plan.feeds]
         self._scope = anyio.CancelScope()
         self._stopped = anyio.Event()
 
@@ -240,6 +253,3 @@ class Decoding:
         for spool in self._spools:
             behind = [line.position for line in self._lines if line.spool is spool and not line.ended]
             spool.publish(min(behind, default=0))
-        longest = max(line.position for line in self._lines) / SAMPLE_RATE
-        if longest > self._max_seconds:
-            raise MediaTooLarge(f"The recording is longer than {self._max_seconds:.0f} s, the most that is taken here.")

@@ -7,16 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from av.audio.frame import AudioFrame
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pipeline.claim import Claim, Why
-from pipeline.errors import JobError, MediaTooLarge
+from pipeline.errors import JobError, MediaTooLarge, MediaUnsupported
 from pipeline.settings import AudioSettings
-from stages.demuxer import Clock, Demuxer
+from stages.demuxer import LOWEST_RATE, Clock, Demuxer, Feed, Line
 from stages.messages import Media
-from stages.spool import SAMPLE_RATE
+from stages.spool import SAMPLE_RATE, Spool
 from tests.stages.hearing import demuxed, heard, mixed, onsets
 from tests.stages.making import Part, Stream, clicks, film, record, resampled, sound_of, tone
 
@@ -168,6 +169,33 @@ async def test_a_recording_that_is_too_long_is_refused(claim: Claim, media: Path
         await heard(track)
         assert isinstance(track.spool.error, MediaTooLarge)
         assert "20 s" in str(track.spool.error)
+        assert track.spool.seconds <= 20
+
+
+@pytest.mark.parametrize("rate", [1, 1_000, 3_999, 99_999_989])
+async def test_a_rate_at_which_nobody_records_is_refused_before_it_costs_memory(
+    claim: Claim, tmp_path: Path, rate: int
+) -> None:
+    path = record(tmp_path / "x.wav", Stream([Part(0.0, tone(300, seconds=2, rate=8_000))], 8_000))
+    wav = bytearray(path.read_bytes())
+    at = wav.index(b"fmt ") + 12
+    wav[at : at + 4] = rate.to_bytes(4, "little")
+    path.write_bytes(wav)
+    async with demuxed(claim, path) as [track]:
+        await heard(track)
+        assert isinstance(track.spool.error, MediaUnsupported)
+        assert f"{rate} Hz" in track.spool.error.detail
+        assert track.spool.seconds == 0
+
+
+@pytest.mark.parametrize("rate", [LOWEST_RATE, 8_000, 48_000])
+def test_at_most_half_a_minute_of_sound_is_held_back(tmp_path: Path, rate: int) -> None:
+    line = Line(Feed(0, 0), Spool(tmp_path / "track"), max_seconds=3600)
+    second = AudioFrame.from_ndarray(np.zeros((1, rate), np.int16), "s16", "mono")
+    second.sample_rate = rate
+    for taken in range(1, 100):
+        line.take(second, None)
+        assert line.position > (taken - 31) * SAMPLE_RATE
 
 
 async def test_when_a_claim_is_abandoned_decoding_stops_and_its_readers_are_told(claim: Claim, tmp_path: Path) -> None:
