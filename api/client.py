@@ -26,7 +26,7 @@ class Trouble(BaseModel):
     detail: str
 
     def __str__(self) -> str:
-        return self.title if self.detail.rstrip(".") == self.title else f"{self.title}: {self.detail}"
+        return self.detail if self.detail.startswith(self.title) else f"{self.title}: {self.detail}"
 
 
 class Refused(Exception):

@@ -7,6 +7,7 @@ store ◀── door (Hypercorn, shielded)          SIGTERM   not ready · drain
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -59,7 +60,7 @@ class Service:
     async def run(self, *, task_status: TaskStatus[str] = anyio.TASK_STATUS_IGNORED) -> None:
         """Starts with the address it answers at. Raises ``ConfigError`` for what has to be set right first."""
         with _listening(self.settings.http.host, self.settings.http.port) as door:
-            address = "http://{}:{}".format(*_reachable(door))
+            address = reached_at(*door.getsockname()[:2])
             async with opened_store(self.settings) as store:
                 room, telemetry = new_room(self.engine, self.settings), Telemetry()
                 line = chain(store.queue(), room, self.settings, telemetry)
@@ -98,7 +99,8 @@ class Service:
         config.bind = [f"fd://{os.dup(door.fileno())}"]  # Hypercorn closes what it is given
         config.graceful_timeout = 5.0
         config.accesslog = None
-        config.errorlog = None
+        config.errorlog = server_log = logging.getLogger("hypercorn.error")
+        server_log.setLevel(logging.WARNING)  # where it listens is for us to tell
         with CancelScope(shield=True):
             await hypercorn_serve(app, config, shutdown_trigger=self._door_closing.wait)
 
@@ -166,23 +168,22 @@ async def opened_store(settings: Settings) -> AsyncIterator[PostgresStore]:
 
 
 def _listening(host: str, port: int) -> socket.socket:
-    """Taken before anything slow is begun, so that a taken port is told of at once."""
+    """Taken before the database is opened: a port that is taken is no reason to start one."""
     try:
         return socket.create_server((host, port), family=_family(host), backlog=CONNECTIONS_WAITING)
     except OSError as error:
-        raise ConfigError(
-            f"{host}:{port} cannot be listened on ({error.strerror}); set HTTP__HOST or HTTP__PORT."
-        ) from error
+        reason = str(error.strerror).partition(" (while ")[0]  # Python adds the address
+        raise ConfigError(f"{host}:{port} cannot be listened on ({reason}); set HTTP__HOST or HTTP__PORT.") from error
 
 
 def _family(host: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
-def _reachable(door: socket.socket) -> tuple[str, int]:
-    host, port = door.getsockname()[:2]
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 -- compared, not bound
-    return (f"[{host}]" if ":" in host else host), port
+def reached_at(host: str, port: int) -> str:
+    """The address of a service on this machine that listens at ``host``, which may stand for all of its addresses."""
+    host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 -- compared, not bound
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _measure(telemetry: Telemetry, room: ModelRoom, line: Chain[Transcript]) -> None:

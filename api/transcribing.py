@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Final
 
 import anyio
+import httpx2
 from tqdm import tqdm
 
-from api.client import Client, Refused, answers
+from api.client import Client, Refused, Trouble, answers
 from api.security import issue_token
-from api.service import Service, end_on_signals, new_room
+from api.service import Service, end_on_signals, new_room, reached_at
 from api.transcripts import FORMS
 from pipeline.jobs import JobRequest, Progress, Tenant
 from pipeline.observer import Observer
@@ -44,7 +45,7 @@ def transcribe(settings: Settings, order: Order, *, once: bool) -> str:
     Else through the service that answers at the configured address, or through one of our own for as long as it takes.
     Raises ``Refused`` when there is no transcript to show.
     """
-    address = f"http://{settings.http.host}:{settings.http.port}"
+    address = reached_at(settings.http.host, settings.http.port)
     if not once and anyio.run(answers, address):
         return anyio.run(_at, address, settings, order)
     # Loaded before there is an event loop, whose Ctrl-C would wait for a download in a thread.
@@ -54,11 +55,14 @@ def transcribe(settings: Settings, order: Order, *, once: bool) -> str:
 
 async def _at(address: str, settings: Settings, order: Order) -> str:
     token = issue_token(settings.auth, TENANT, seconds=TOKEN_SECONDS)
-    async with Client.connected(address, token) as client:
-        job_id = await client.submit(order.request, order.file)
-        with _bar() as tell:
-            await client.follow(job_id, tell)
-        return await client.transcript(job_id, order.form)
+    try:
+        async with Client.connected(address, token) as client:
+            job_id = await client.submit(order.request, order.file)
+            with _bar() as tell:
+                await client.follow(job_id, tell)
+            return await client.transcript(job_id, order.form)
+    except httpx2.HTTPError as error:
+        raise Refused(f"The service at {address} went away ({type(error).__name__}); see its log.") from error
 
 
 async def _alone(engine: Engine, settings: Settings, order: Order) -> str:
@@ -98,7 +102,7 @@ async def _once(engine: Engine, settings: Settings, order: Order) -> str:
     ended = await jobs.get(job.id)
     problem = ended.error or ended.last_error
     assert problem is not None  # neither completed nor failed would be a bug of the chain's
-    raise Refused(f"{problem.title}: {problem.detail}")
+    raise Refused(str(Trouble(title=problem.title, detail=problem.detail)))
 
 
 @contextmanager
