@@ -114,8 +114,9 @@ def open_all(paths: Iterable[Path]) -> tuple[MediaFile, ...]:
 
 def _container(path: Path) -> InputContainer:
     try:
-        return av.open(f"file:{path}", "r", options=dict(OPTIONS))
-    except (av.InvalidDataError, av.ArgumentError, av.EOFError) as error:
+        # Many tags are Latin-1, whatever their format says.
+        return av.open(f"file:{path}", "r", options=dict(OPTIONS), metadata_errors="replace")
+    except av.FFmpegError as error:
         with path.open("rb") as file:
             head = file.read(12)
         if head[4:8] == b"ftyp":

@@ -60,6 +60,15 @@ async def test_an_unknown_codec_is_refused(claim: Claim, tmp_path: Path) -> None
     assert "No decoder" in error.detail
 
 
+async def test_what_libav_asks_a_sample_of_is_refused(claim: Claim, tmp_path: Path) -> None:
+    unheard_of = b".snd" + b"".join(n.to_bytes(4, "big") for n in (24, 8, 0x99, 8_000, 1)) + bytes(8)
+    path = tmp_path / "x.au"
+    path.write_bytes(unheard_of)
+    error = await refusal(claim, path)
+    assert isinstance(error, MediaUnsupported)
+    assert "not audio or video" in error.detail
+
+
 async def test_an_mp4_that_lost_its_index_is_called_incomplete(claim: Claim, media: Path, tmp_path: Path) -> None:
     error = await refusal(claim, half_of(media / "sonnet_clip.mp4", tmp_path))
     assert isinstance(error, MediaCorrupt)
@@ -114,6 +123,19 @@ async def test_a_whole_file_comes_without_warnings(claim: Claim, tmp_path: Path,
     samples, warnings = await mixed(claim, record(tmp_path / name, stream))
     assert onsets(samples) == pytest.approx([1.0, 11.0], abs=0.06)
     assert warnings == []
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [("x.wav", "pcm_s16le"), ("x.flac", "flac"), ("x.mp3", "libmp3lame"), ("x.mkv", "pcm_s16le")],
+)
+async def test_a_tag_in_latin_1_does_not_keep_a_file_from_being_heard(
+    claim: Claim, tmp_path: Path, name: str, codec: str
+) -> None:
+    path = record(tmp_path / name, Stream([Part(0.0, clicks(0.5, seconds=1))], codec=codec))
+    path.write_bytes(path.read_bytes().replace(b"Lavf", b"Lav\xe9").replace(b"Lavc", b"Lav\xe9"))
+    samples, _ = await mixed(claim, path)
+    assert onsets(samples) == pytest.approx([0.5], abs=0.06)
 
 
 async def test_a_film_may_outlast_its_sound(claim: Claim, tmp_path: Path) -> None:
