@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import anyio
 from pydantic import BaseModel, ValidationError
+from pydantic_settings import SettingsError
 
 from pipeline.errors import ConfigError
 from pipeline.jobs import JobRequest
@@ -75,10 +76,15 @@ def transcribe(settings: Settings, asked: argparse.Namespace) -> int:
 
 
 def token(settings: Settings, asked: argparse.Namespace) -> int:
-    from api.secret import with_secret
+    from api.secret import kept_at, with_secret
     from api.security import issue_token
 
-    print(issue_token(with_secret(settings).auth, asked.tenant, seconds=int(asked.hours * 3600)))
+    kept = kept_at(settings).absolute()
+    new = not kept.exists() and settings.auth.secret is None
+    auth = with_secret(settings).auth
+    if new:
+        _say(f"No key was kept yet; {kept} is a new one. Only a service with this DATA_DIR takes its tokens.")
+    print(issue_token(auth, asked.tenant, seconds=int(asked.hours * 3600)))
     return 0
 
 
@@ -200,13 +206,16 @@ def _settings() -> Settings:
         return Settings()
     except ValidationError as error:
         raise ConfigError("\n".join(_wrong(row["loc"], row["msg"]) for row in error.errors())) from error
+    except SettingsError as error:
+        section = str(error).partition('"')[2].partition('"')[0].upper()  # it names it in its message alone
+        raise ConfigError(f"{section} is no setting by itself; set what is in it, as in HTTP__PORT=8080.") from error
 
 
 def _wrong(place: tuple[int | str, ...], message: str) -> str:
     name = "__".join(str(part) for part in place if isinstance(part, str)).upper()
     if message == "Extra inputs are not permitted":
         return f"{name} is not a setting; `antiphon check-config` shows those there are."
-    return f"{name}: {message.removeprefix('Value error, ')}."
+    return f"{name}: {message.removeprefix('Value error, ').rstrip('.')}."
 
 
 def _show(name: str, value: object, about: str | None) -> None:
@@ -225,7 +234,7 @@ def _reasons(error: Exception, kind: type[Exception]) -> list[str]:
 
 def _say(*lines: str) -> int:
     """Print what went wrong; the exit code for it."""
-    for line in dict.fromkeys(lines):
+    for line in dict.fromkeys("\n".join(lines).splitlines()):
         print(f"antiphon: {line}", file=sys.stderr)
     return 1
 

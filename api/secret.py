@@ -18,13 +18,17 @@ def with_secret(settings: Settings) -> Settings:
     """The same settings, with a key. Raises ``ConfigError`` when none can be kept."""
     if settings.auth.secret is not None:
         return settings
-    path = settings.data_dir / "secret"
+    path = kept_at(settings)
     try:
         key = _kept(path)
     except OSError as error:
         raise ConfigError(f"{path} cannot be used ({error.strerror}); set AUTH__SECRET, or DATA_DIR.") from error
     auth = settings.auth.model_copy(update={"secret": SecretStr(key)})
     return settings.model_copy(update={"auth": auth})
+
+
+def kept_at(settings: Settings) -> Path:
+    return settings.data_dir / "secret"
 
 
 def _kept(path: Path) -> str:

@@ -10,10 +10,11 @@ import termios
 from pathlib import Path
 
 import pytest
+from anyio.abc import ByteStream
 
 from tests.service.installation import COMMAND, SPOKEN, Installation, Service
 from tests.stages.making import film
-from tests.stages.web import Web, answer
+from tests.stages.web import Asked, Web, answer, redirect
 
 pytestmark = pytest.mark.postgres
 
@@ -66,7 +67,7 @@ def test_a_job_that_fails_shows_its_title_and_detail(
     ("recording", "says"),
     [
         ("absent.mp3", "There is no file 'absent.mp3'"),
-        ("http://10.0.0.1/a.mp3", "This address may not be fetched"),
+        ("http://10.0.0.1/a.mp3", "antiphon: This address may not be fetched; "),
         ("ftp://host.test/a.mp3", "give a file or an http(s) address"),
     ],
 )
@@ -76,6 +77,34 @@ def test_what_cannot_be_transcribed_is_told_in_one_line(
     ran = home.run("transcribe", recording, HTTP__PORT=port(service))
     assert (ran.returncode, ran.stdout, len(ran.stderr.splitlines())) == (1, "", 1)
     assert says in ran.stderr
+
+
+@pytest.mark.parametrize("way", [[], ["--once"]], ids=["service", "once"])
+def test_a_problem_that_begins_with_its_title_is_told_once(
+    home: Installation, service: Service, web: Web, way: list[str]
+) -> None:
+    web.answers["/moved.mp3"] = redirect("http://10.0.0.1/a.mp3")
+    ran = home.run("transcribe", web.url("/moved.mp3"), *way, HTTP__PORT=port(service))
+    assert (ran.returncode, ran.stdout, len(ran.stderr.splitlines())) == (1, "", 1)
+    assert ran.stderr.count("This address may not be fetched") == 1
+
+
+def test_a_service_that_goes_away_is_told_of_in_one_line(home: Installation, web: Web, media: Path) -> None:
+    async def hang_up(stream: ByteStream, asked: Asked) -> None:
+        await stream.aclose()
+
+    web.answers |= {"/readyz": answer(b'{"status":"ok"}'), "/v1/jobs": hang_up}
+    ran = home.run("transcribe", media / "austen_0880.flac", HTTP__PORT=str(web.port))
+    assert (ran.returncode, ran.stdout, len(ran.stderr.splitlines())) == (1, "", 1)
+    assert ran.stderr.startswith(f"antiphon: The service at http://127.0.0.1:{web.port} went away")
+
+
+@pytest.mark.parametrize("host", ["::1", "::"])
+def test_transcribe_brings_its_own_service_whatever_the_configured_one_listens_at(
+    installation: Installation, media: Path, host: str
+) -> None:
+    ran = installation.run("transcribe", media / "austen_0880.flac", HTTP__HOST=host, HTTP__PORT="1")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, f"{SPOKEN}\n", "")
 
 
 def test_a_terminal_shows_how_far_the_job_is(home: Installation, service: Service, media: Path) -> None:
@@ -110,6 +139,37 @@ def test_a_token_speaks_for_its_tenant_alone(home: Installation, service: Servic
     unknown = service.http.get("/v1/jobs/00000000-0000-4000-8000-000000000000", headers=owner)
     assert refused.status_code == unknown.status_code == 404
     assert refused.json()["code"] == unknown.json()["code"] == "not-found"
+
+
+def test_a_new_key_is_told_of_once_and_where_it_is(installation: Installation) -> None:
+    first, second = (installation.run("token", "--tenant", "acme", DATA_DIR="here") for _ in range(2))
+    assert str(installation.folder / "here" / "secret") in first.stderr
+    assert (first.stdout.count("."), len(first.stderr.splitlines()), second.stderr) == (2, 1, "")
+
+
+@pytest.mark.parametrize("tenant", ["", "x" * 129, "a\nb"], ids=repr)
+def test_a_token_that_the_door_would_refuse_is_not_made(home: Installation, service: Service, tenant: str) -> None:
+    ran = home.run("token", "--tenant", tenant)
+    assert (ran.returncode, ran.stdout, len(ran.stderr.splitlines())) == (1, "", 1)
+    assert "1 to 128 printable characters" in ran.stderr
+
+
+def test_wrong_settings_are_told_in_a_line_each(home: Installation) -> None:
+    wrong = {"HTTP__PORT": "door", "QUEUE__LEASE_SECONDS": "20", "HTTP__HOTS": "localhost"}
+    ran = home.run("check-config", **wrong)
+    assert (ran.returncode, ran.stdout) == (1, "")
+    lines = sorted(ran.stderr.splitlines())
+    assert [line.split()[:2] for line in lines] == [
+        ["antiphon:", place] for place in ("HTTP__HOTS", "HTTP__PORT:", "QUEUE:")
+    ]
+    assert not any(line.endswith("..") for line in lines)
+
+
+@pytest.mark.parametrize("section", ["DATABASE", "HTTP"])
+def test_a_section_that_is_set_as_a_whole_is_told_of_in_one_sentence(home: Installation, section: str) -> None:
+    ran = home.run("check-config", **{section: "foo"})
+    assert (ran.returncode, ran.stdout, len(ran.stderr.splitlines())) == (1, "", 1)
+    assert ran.stderr.startswith(f"antiphon: {section} is no setting by itself")
 
 
 def test_check_config_shows_every_setting_and_no_secret(home: Installation) -> None:
