@@ -13,7 +13,7 @@ ready. The first start fetches the weights of the model. Its log, its process nu
 and its secret are in DATA_DIR (.antiphon in this clone). scripts/svc-down.bash stops it.
 
 Settings are environment variables, for example
-  HTTP__PORT=8080 ENGINE__MODEL=small scripts/svc-up.bash
+  HTTP__PORT=8080 ENGINE__MODEL=tiny.en scripts/svc-up.bash
 scripts/check-config.py shows them all.
 HELP
 }
@@ -34,7 +34,7 @@ fi
 if ! service_pid >/dev/null; then
     mkdir -p "$DATA_DIR"
     set -m # in a process group of its own, where a Ctrl-C meant for this script does not reach it
-    nohup "$root/.venv/bin/antiphon" serve </dev/null >"$log_file" 2>&1 &
+    nohup "$root/.venv/bin/antiphon" serve </dev/null >>"$log_file" 2>&1 &
     set +m
     echo $! >"$pid_file"
 fi
