@@ -147,7 +147,14 @@ def _cut_off(path: Path, format_name: str) -> bool:
             return declared != 0xFFFF_FFFF and declared + 8 > size
         if format_name == "ogg":
             file.seek(max(0, size - 65_536))  # one page at least: none is longer
-            tail = file.read()
-            page = tail.rfind(b"OggS")
-            return page < 0 or not tail[page + 5] & 4  # the flag of a stream's last page
+            _, mark, page = file.read().rpartition(b"OggS")
+            return not mark or not _is_last_page(page)
     return False
+
+
+def _is_last_page(page: bytes) -> bool:
+    """Whether an Ogg page, without the mark it begins with, is whole and the last of its stream (RFC 3533, 6)."""
+    if len(page) < 23:
+        return False
+    segments = page[22]
+    return bool(page[1] & 4) and len(page) >= 23 + segments + sum(page[23 : 23 + segments])

@@ -89,6 +89,18 @@ async def test_of_a_file_cut_in_half_the_first_half_is_kept_with_a_warning(
     assert "media-truncated" in warnings
 
 
+@pytest.mark.parametrize("kept", [3, 4, 5, 6, 27])
+async def test_an_ogg_file_may_be_cut_off_within_the_head_of_a_page(
+    claim: Claim, media: Path, tmp_path: Path, kept: int
+) -> None:
+    data = (media / "sonnet_clip.ogg").read_bytes()
+    path = tmp_path / "x.ogg"
+    path.write_bytes(data[: data.rindex(b"OggS") + kept])
+    samples, warnings = await mixed(claim, path)
+    assert len(samples) / SAMPLE_RATE > 7
+    assert warnings == ["media-truncated"]
+
+
 async def test_what_lies_behind_damage_is_heard_at_its_time(claim: Claim, tmp_path: Path) -> None:
     sound = clicks(0.5, 5.5, seconds=6) + 0.01 * np.random.default_rng(1).standard_normal(6 * 48_000).astype(np.float32)
     path = record(tmp_path / "x.mkv", Stream([Part(0.0, sound)], codec="flac"))
