@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 
 import anyio
@@ -14,7 +15,17 @@ from pipeline.store.postgres.database import Database
 from pipeline.store.postgres.uploads import erase
 from pipeline.store.rules import CHUNK_BYTES
 from tests.conformance.store_suite import *  # noqa: F403  # the suite
-from tests.conformance.store_suite.making import ACME, Everything, PassTime, upload
+from tests.conformance.store_suite.making import (
+    ACME,
+    PROBLEM,
+    TRANSCRIPT,
+    USAGE,
+    Everything,
+    PassTime,
+    claim,
+    submit,
+    upload,
+)
 
 pytestmark = pytest.mark.postgres
 
@@ -40,6 +51,31 @@ def everything(admin: asyncpg.Connection[asyncpg.Record], dsn: str) -> Everythin
         return repr(rows)
 
     return show
+
+
+async def test_members_that_a_newer_replica_has_written_are_passed_over(
+    store: PostgresStore, admin: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    async def rewrite(table: str, *columns: str) -> None:
+        """Put a member more into every object of these documents, however deep."""
+        for column in columns:
+            document = await admin.fetchval(f"SELECT {column} FROM antiphon.{table}")
+            newer = json.loads(document, object_hook=lambda found: {**found, "newer": 1} if found else found)
+            await admin.execute(f"UPDATE antiphon.{table} SET {column} = $1", json.dumps(newer))
+
+    waiting = await submit(store, tracks=[{"index": 0, "label": "agent"}])
+    await rewrite("jobs", "request", "secrets", "progress")
+    taken = await claim(store)
+    assert (taken.job.id, taken.job.request) == (waiting.id, waiting.request)
+
+    await store.queue().fail(taken, PROBLEM, retry_in=0.0)
+    await rewrite("jobs", "last_error")
+    await store.queue().commit(await claim(store), TRANSCRIPT, USAGE)
+    await rewrite("jobs", "usage", "warnings")
+    await rewrite("transcripts", "transcript")
+    ended = await store.tenant(ACME).get(waiting.id)
+    assert (ended.usage, ended.warnings, ended.last_error) == (USAGE, TRANSCRIPT.warnings, PROBLEM)
+    assert await store.tenant(ACME).transcript(waiting.id) == TRANSCRIPT
 
 
 async def erase_discarded(dsn: str) -> None:

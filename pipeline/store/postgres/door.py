@@ -14,7 +14,7 @@ from pipeline.store.postgres import uploads as files
 from pipeline.store.postgres.database import Connection, Database, door
 from pipeline.store.postgres.notices import Notices
 from pipeline.store.postgres.queries import SQL
-from pipeline.store.postgres.rows import TRACE, job_of
+from pipeline.store.postgres.rows import TRACE, job_of, read
 from pipeline.store.rules import divide
 from pipeline.transcript import Transcript
 
@@ -62,7 +62,7 @@ class PostgresTenantJobs:
 
     async def transcript(self, job_id: UUID) -> Transcript | None:
         document = (await self._one("transcript", job_id))["transcript"]
-        return None if document is None else Transcript.model_validate_json(document)
+        return None if document is None else read(Transcript, document)
 
     async def _one(self, name: str, job_id: UUID) -> Record:
         row = await self._database.unit(door(self._tenant), lambda c: c.fetchrow(SQL[name], job_id, self._tenant))

@@ -13,7 +13,7 @@ from pipeline.store.postgres import uploads as files
 from pipeline.store.postgres.database import CHAIN, Connection, Database
 from pipeline.store.postgres.notices import Notices
 from pipeline.store.postgres.queries import SQL
-from pipeline.store.postgres.rows import NOTICES, TRACE, job_of
+from pipeline.store.postgres.rows import NOTICES, TRACE, job_of, read
 from pipeline.store.rules import ORPHAN_SECONDS, Secrets, unite, worker_lost
 from pipeline.transcript import Transcript
 
@@ -31,7 +31,7 @@ class PostgresJobQueue:
         if row is None:
             return None
         job = job_of(row)
-        job = replace(job, request=unite(job.request, Secrets.model_validate_json(row["secrets"])))
+        job = replace(job, request=unite(job.request, read(Secrets, row["secrets"])))
         return Claim(job, token=token, trace=TRACE.validate_json(row["trace"]), progress=job.progress)
 
     async def renew(self, claims: Sequence[Claim], *, lease_seconds: float) -> Renewal:

@@ -1,4 +1,7 @@
-"""Rows of the jobs table as jobs."""
+"""What is stored as JSON, read again: rows of the jobs table as jobs.
+
+Strict at the door, lenient here: during an upgrade a newer replica may have written members that this one has not met.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +19,15 @@ NOTICES: Final = TypeAdapter(tuple[Notice, ...])
 TRACE: Final = TypeAdapter(dict[str, str])
 
 
+def read(model: type[Model], document: str) -> Model:
+    return model.model_validate_json(document, extra="ignore")
+
+
 def job_of(row: Record) -> Job:
     return Job(
         id=row["id"],
         tenant=Tenant(row["tenant_id"]),
-        request=JobRequest.model_validate_json(row["request"]),
+        request=read(JobRequest, row["request"]),
         uploads=tuple(row["uploads"]),
         status=JobStatus(row["status"]),
         attempt=row["attempt"],
@@ -29,13 +36,13 @@ def job_of(row: Record) -> Job:
         started_at=row["started_at"],
         completed_at=row["completed_at"],
         next_attempt_at=row["next_attempt_at"],
-        progress=Progress.model_validate_json(row["progress"]),
+        progress=read(Progress, row["progress"]),
         error=_maybe(Problem, row["error"]),
         last_error=_maybe(Problem, row["last_error"]),
         usage=_maybe(Usage, row["usage"]),
-        warnings=NOTICES.validate_json(row["warnings"]),
+        warnings=NOTICES.validate_json(row["warnings"], extra="ignore"),
     )
 
 
 def _maybe(model: type[Model], document: str | None) -> Model | None:
-    return None if document is None else model.model_validate_json(document)
+    return None if document is None else read(model, document)
