@@ -11,6 +11,7 @@ import os
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Literal
 
@@ -22,7 +23,7 @@ from pipeline.languages import LANGUAGES
 from pipeline.settings import EngineSettings, cores
 from pipeline.transcript import EngineInfo
 from stages.engines import CancelFlag, Capabilities, Draft, DraftWord, Options, Window, WindowError, weights
-from stages.engines.device import choose_device, choose_precision, watched
+from stages.engines.device import choose_device, choose_precision, watched, with_nice_threads
 from stages.engines.words import APPENDED, PREPENDED, Aligned, timed
 
 if TYPE_CHECKING:
@@ -93,8 +94,9 @@ def load(settings: EngineSettings) -> FasterWhisper:
     compute_type = choose_precision(settings.compute_type, device, ctranslate2.get_supported_compute_types(device))
     folder = weights.find(settings.model, settings, progress=True)
     lanes = 1 if device == "cuda" else settings.threads or cores()
+    make = partial(WhisperModel, str(folder), device, compute_type=compute_type, cpu_threads=1, num_workers=lanes)
     try:
-        whisper = WhisperModel(str(folder), device, compute_type=compute_type, cpu_threads=1, num_workers=lanes)
+        whisper = with_nice_threads(make)
     except (RuntimeError, ValueError) as error:
         raise ConfigError(f"The model in {folder} cannot be loaded on {device}: {error}") from error
     max_batch = settings.max_batch or (16 if device == "cuda" else 8)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
+
 import pytest
 
 from pipeline.errors import ConfigError, EngineLost
-from stages.engines.device import choose_device, choose_precision, watched
+from stages.engines.device import NICENESS, choose_device, choose_precision, watched, with_nice_threads
 
 
 @pytest.mark.parametrize(
@@ -41,3 +45,19 @@ def test_a_failing_card_is_a_lost_engine(reason: str) -> None:
 def test_a_batch_that_fails_is_not_a_lost_engine(reason: str) -> None:
     with pytest.raises(RuntimeError, match=reason), watched():
         raise RuntimeError(reason)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has niceness by thread")
+def test_threads_that_a_model_starts_are_nicer_than_those_that_answer_requests() -> None:
+    nice = []
+
+    def make() -> str:
+        worker = threading.Thread(target=lambda: nice.append(os.nice(0)))
+        worker.start()
+        worker.join()
+        return "model"
+
+    before = os.nice(0)
+    assert with_nice_threads(make) == "model"
+    assert nice == [before + NICENESS]
+    assert os.nice(0) == before
