@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeAlias
 
 import anyio
@@ -11,7 +12,7 @@ from anyio.lowlevel import checkpoint
 
 from pipeline.errors import NotFound
 from pipeline.store import Unavailable
-from pipeline.store.postgres import PostgresStore, database
+from pipeline.store.postgres import PostgresStore, database, notices, uploads
 from tests.conformance.store_suite.making import ACME, LEASE, claim, submit
 
 pytestmark = pytest.mark.postgres
@@ -137,6 +138,92 @@ async def test_without_a_server_every_call_is_unavailable() -> None:
         with pytest.raises(Unavailable):
             await store.queue().claim(replica="one", lease_seconds=LEASE)
     assert "service" not in str(away.value)
+
+
+async def test_a_password_that_is_changed_and_changed_back_is_survived(
+    dsn: str, admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notices, "RECONNECT_SECONDS", 0.01)
+    monkeypatch.setattr(uploads, "ERASE_SECONDS", 0.01)
+    async with PostgresStore(dsn) as store:
+        await listening(admin, stores=1)
+        await admin.execute("ALTER ROLE service PASSWORD 'another'")
+        try:
+            await admin.execute(f"SELECT pg_terminate_backend(pid) {OTHERS}")
+            with anyio.fail_after(10):
+                while await admin.fetchval(f"SELECT count(*) {OTHERS}"):
+                    await checkpoint()
+            for _ in range(20):  # in which time the listener and the eraser are refused too
+                with pytest.raises(Unavailable):
+                    await store.ping()
+        finally:
+            await admin.execute("ALTER ROLE service PASSWORD 'service'")
+        await listening(admin, stores=1)
+        await store.ping()
+
+
+@pytest.fixture
+async def failing(admin: Admin) -> AsyncIterator[Callable[[str], Awaitable[None]]]:
+    """Make every submit fail in the server, with this SQLSTATE."""
+
+    async def fail(code: str) -> None:
+        body = f"BEGIN RAISE EXCEPTION 'on purpose' USING ERRCODE = '{code}'; END"
+        await admin.execute(f"CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $${body}$$")
+        await admin.execute("CREATE TRIGGER fail BEFORE INSERT ON antiphon.jobs EXECUTE FUNCTION fail()")
+
+    yield fail
+    await admin.execute("DROP FUNCTION fail CASCADE")
+
+
+@pytest.mark.parametrize("code", ["25006", "40001", "53100", "53200", "57P01", "58000", "58030", "XX000", "XX001"])
+async def test_a_server_in_trouble_is_unavailable(
+    store: PostgresStore, failing: Callable[[str], Awaitable[None]], code: str
+) -> None:
+    await failing(code)
+    with pytest.raises(Unavailable):
+        await submit(store)
+    await store.ping()
+
+
+@pytest.mark.parametrize("code", ["22000", "23505", "42601", "P0001"])
+async def test_a_statement_that_can_never_work_is_not_unavailable(
+    store: PostgresStore, failing: Callable[[str], Awaitable[None]], code: str
+) -> None:
+    await failing(code)
+    with pytest.raises(asyncpg.PostgresError) as told:
+        await submit(store)
+    assert told.value.sqlstate == code
+    await store.ping()
+
+
+@pytest.mark.parametrize(("values", "error"), [(("x",), asyncpg.DataError), ((), asyncpg.InterfaceError)])
+async def test_values_that_no_statement_takes_are_not_unavailable(
+    dsn: str, values: tuple[str, ...], error: type[Exception]
+) -> None:
+    pool = database.Database(dsn, pool_size=1, pooled=False)
+    await pool.open()
+    with pytest.raises(error):
+        await pool.unit(database.CHAIN, lambda connection: connection.fetchval("SELECT $1::integer", *values))
+    assert await pool.unit(database.CHAIN, lambda connection: connection.fetchval("SELECT 1")) == 1
+    await pool.close()
+
+
+async def test_a_table_that_a_newer_replica_has_changed_is_used_again_at_the_next_call(
+    store: PostgresStore, admin: Admin
+) -> None:
+    assert await store.queue().claim(replica="one", lease_seconds=LEASE) is None
+    await admin.execute("ALTER TABLE antiphon.jobs ADD newer text")
+    try:
+        job = await submit(store)
+        with anyio.fail_after(10):
+            while True:
+                try:
+                    assert (await claim(store)).job.id == job.id
+                    break
+                except Unavailable:
+                    continue
+    finally:
+        await admin.execute("ALTER TABLE antiphon.jobs DROP newer")
 
 
 async def test_a_closed_store_is_unavailable(dsn: str) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, TypeAlias, TypeVar
 
@@ -19,18 +20,55 @@ Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
 
 UNIT_SECONDS: Final = 5.0  # far above what any statement takes, far below a lease
 
-# The server is away, goes away, is full, or has changed places with a standby. A killed backend shows as InterfaceError
-# or InternalClientError when its connection was in use.
-TROUBLE: Final = (
+# Nothing that happens before there is a connection is a statement's fault: a password that was changed, say.
+_CONNECTING: Final = (OSError, asyncpg.PostgresError, asyncpg.InternalClientError)
+
+# The server is away, goes away, is full or broken, or has changed places with a standby; or a newer replica has changed
+# a table under a prepared statement, which is prepared anew the next time.
+_TROUBLE: Final = (
     OSError,
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
+    asyncpg.PostgresSystemError,
+    asyncpg.InternalServerError,
     asyncpg.TransactionRollbackError,
     asyncpg.ReadOnlySQLTransactionError,
-    asyncpg.InterfaceError,
+    asyncpg.InvalidCachedStatementError,
     asyncpg.InternalClientError,
 )
+
+
+@contextmanager
+def connecting() -> Iterator[None]:
+    """Around getting a connection, or giving it back. Raises ``Unavailable``."""
+    try:
+        yield
+    except _CONNECTING as error:
+        raise Unavailable(f"The database cannot be reached ({type(error).__name__}).") from error
+
+
+@contextmanager
+def using(connection: Connection | asyncpg.Connection[asyncpg.Record]) -> Iterator[None]:
+    """Around what is done with a connection. Raises ``Unavailable`` when the server is in trouble.
+
+    asyncpg's ``InterfaceError`` is that only when the connection is lost: a wrong call would be wrong for ever.
+    """
+    try:
+        yield
+    except _TROUBLE as error:
+        raise Unavailable(f"The database cannot be used right now ({type(error).__name__}).") from error
+    except asyncpg.InterfaceError as error:
+        if not _lost(connection):
+            raise
+        raise Unavailable("The connection to the database was lost.") from error
+
+
+def _lost(connection: Connection | asyncpg.Connection[asyncpg.Record]) -> bool:
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:  # the pool takes a broken connection back from whoever uses it
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +123,14 @@ class Database:
         if self._pool is None:
             raise Unavailable("The store is not open.")
         with anyio.move_on_after(UNIT_SECONDS, shield=True):
+            with connecting():
+                connection = await self._pool.acquire()
             try:
-                async with self._pool.acquire() as connection, connection.transaction():
-                    await connection.execute(SQL["enter"], role.name, role.tenant, "on" if durable else "off")
-                    return await act(connection)
-            except TROUBLE as error:
-                raise Unavailable(f"The database cannot be used right now ({type(error).__name__}).") from error
+                with using(connection):
+                    async with connection.transaction():
+                        await connection.execute(SQL["enter"], role.name, role.tenant, "on" if durable else "off")
+                        return await act(connection)
+            finally:
+                with connecting():
+                    await self._pool.release(connection)
         raise Unavailable(f"The database did not answer within {UNIT_SECONDS:g} s.")

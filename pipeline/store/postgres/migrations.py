@@ -10,8 +10,7 @@ import anyio
 import asyncpg
 
 from pipeline.errors import ConfigError
-from pipeline.store import Unavailable
-from pipeline.store.postgres.database import TROUBLE, UNIT_SECONDS
+from pipeline.store.postgres.database import UNIT_SECONDS, connecting, using
 from pipeline.store.postgres.queries import SQL
 
 LOCK: Final = 0x616E7469_70686F6E  # "antiphon" in ASCII: one migration at a time in a database
@@ -30,26 +29,28 @@ async def migrate(dsn: str) -> None:
     Raises ``Unavailable`` when the server is away, and ``ConfigError`` when it does not take us.
     """
     migrations = await anyio.to_thread.run_sync(_load)
+    connection = await _connected(dsn)
     try:
-        connection = await asyncpg.connect(dsn, timeout=UNIT_SECONDS)
-    except (asyncpg.ClientConfigurationError, ValueError) as error:
-        raise ConfigError(
-            "DATABASE__DSN cannot be read; it looks like postgresql://user:password@host/name."
-        ) from error
-    except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
-        raise ConfigError(f"PostgreSQL refuses DATABASE__DSN: {error}.") from error
-    except TROUBLE as error:
-        raise Unavailable(f"The database cannot be reached ({type(error).__name__}).") from error
-    try:
-        await connection.execute("SELECT pg_advisory_lock($1)", LOCK)
-        await _apply(connection, migrations)
+        with using(connection):
+            await connection.execute("SELECT pg_advisory_lock($1)", LOCK)
+            await _apply(connection, migrations)
     except asyncpg.InsufficientPrivilegeError as error:
         raise ConfigError(f"The database user may not set up the schema: {error}.") from error
-    except TROUBLE as error:
-        raise Unavailable(f"The database went away ({type(error).__name__}).") from error
     finally:
         with anyio.move_on_after(UNIT_SECONDS, shield=True):
             await connection.close()  # which also lets go of the lock
+
+
+async def _connected(dsn: str) -> asyncpg.Connection[asyncpg.Record]:
+    with connecting():
+        try:
+            return await asyncpg.connect(dsn, timeout=UNIT_SECONDS)
+        except (asyncpg.ClientConfigurationError, ValueError) as error:
+            raise ConfigError(
+                "DATABASE__DSN cannot be read; it looks like postgresql://user:password@host/name."
+            ) from error
+        except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
+            raise ConfigError(f"PostgreSQL refuses DATABASE__DSN: {error}.") from error
 
 
 async def _apply(connection: asyncpg.Connection[asyncpg.Record], migrations: list[Migration]) -> None:

@@ -15,7 +15,7 @@ import anyio
 import asyncpg
 
 from pipeline.store import Unavailable
-from pipeline.store.postgres.database import TROUBLE, UNIT_SECONDS
+from pipeline.store.postgres.database import UNIT_SECONDS, connecting, using
 
 CHANNEL: Final = "antiphon_work"
 NOTICE_SECONDS: Final = 0.25  # at most four notices a second, however many jobs come in
@@ -54,18 +54,20 @@ class Notices:
     async def listen(self) -> None:
         """Hear other processes, for ever, over as many connections as it takes."""
         while True:
-            with suppress(*TROUBLE):
+            with suppress(Unavailable):
                 await self._listen()
             await anyio.sleep(RECONNECT_SECONDS)
 
     async def _listen(self) -> None:
-        connection = await asyncpg.connect(self._dsn, timeout=UNIT_SECONDS)
+        with connecting():
+            connection = await asyncpg.connect(self._dsn, timeout=UNIT_SECONDS)
         try:
-            lost = anyio.Event()
-            connection.add_termination_listener(lambda _: lost.set())
-            await connection.add_listener(CHANNEL, self._hear)
-            self._news.set()  # for what was said while nobody listened
-            await lost.wait()
+            with using(connection):
+                lost = anyio.Event()
+                connection.add_termination_listener(lambda _: lost.set())
+                await connection.add_listener(CHANNEL, self._hear)
+                self._news.set()  # for what was said while nobody listened
+                await lost.wait()
         finally:
             with anyio.move_on_after(1, shield=True):
                 await connection.close()
