@@ -26,6 +26,7 @@ from stages.messages import Media
 # A connection that breaks more often is left to the job's next attempt.
 RESUMES: Final = 5
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+RANGE_NOT_SATISFIABLE: Final = 416
 # Besides 5xx: request timeout, too early, too many requests. A 403 is not: it is how an expired signature looks.
 PASSING: Final = frozenset({408, 425, 429})
 COMPRESSED: Final = frozenset({"gzip", "x-gzip", "deflate", "compress", "br", "zstd"})
@@ -172,6 +173,10 @@ class _Download:
         for _ in range(1 + RESUMES):
             place, response = await self._open()
             async with aclosing(response):
+                if response.status == RANGE_NOT_SATISFIABLE and self._resume:
+                    # Nothing lies behind what has come; whether that is the whole, only the whole can tell.
+                    self.version = None
+                    continue
                 total = await self._begin(place, response)
                 try:
                     await self._take(place, response, total)
@@ -195,9 +200,7 @@ class _Download:
         )
 
     async def _ask(self, place: _Place) -> httpcore2.Response:
-        headers = {"Accept-Encoding": "identity"}
-        if self.file.size and self.version:
-            headers |= {"Range": f"bytes={self.file.size}-", "If-Range": self.version}
+        headers = {"Accept-Encoding": "identity"} | self._resume
         request = place.request(headers, self.settings.connect_seconds)
         try:
             with anyio.fail_after(self.settings.connect_seconds + self.settings.stall_seconds):
@@ -227,10 +230,16 @@ class _Download:
         self.file.announce(int(length))
         return self.file.size + int(length)
 
+    @property
+    def _resume(self) -> dict[str, str]:
+        """Headers that ask only for what is missing, if something has come and its version is known."""
+        if not self.file.size or not self.version:
+            return {}
+        return {"Range": f"bytes={self.file.size}-", "If-Range": self.version}
+
     def _continues(self, headers: Headers) -> bool:
-        asked = self.file.size and self.version
         begins = headers.get("content-range", "").startswith(f"bytes {self.file.size}-")
-        return bool(asked and begins and (_strong_etag(headers) or self.version) == self.version)
+        return bool(self._resume and begins and (_strong_etag(headers) or self.version) == self.version)
 
     async def _take(self, place: _Place, response: httpcore2.Response, total: int | None) -> None:
         """Append the body as it comes. Bytes that trickle count as silence."""

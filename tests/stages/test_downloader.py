@@ -141,7 +141,7 @@ async def test_a_redirect_to_a_forbidden_address_is_refused_like_a_forbidden_url
 
 @pytest.mark.parametrize(
     ("status", "retryable"),
-    [(304, False), (400, False), (403, False), (404, False), (408, True), (425, True), (429, True), (503, True)],
+    [(304, False), (403, False), (404, False), (416, False), (408, True), (425, True), (429, True), (503, True)],
 )
 async def test_an_answer_without_the_file_is_named_by_its_status(
     web: Web, claim: Claim, status: int, retryable: bool
@@ -241,6 +241,21 @@ async def test_a_broken_connection_is_taken_up_where_it_broke(web: Web, claim: C
     begins = [int(asked.headers.get("range", "bytes=0-")[6:-1]) for asked in web.asked]
     assert begins[0] == 0
     assert begins == sorted(set(begins))
+
+
+async def test_when_only_the_end_mark_was_lost_the_file_is_fetched_anew(web: Web, claim: Claim) -> None:
+    async def send(stream: ByteStream, asked: Asked) -> None:
+        if "range" in asked.headers:
+            await answer(status=416, content_range=f"bytes */{len(RECORDING)}")(stream, asked)
+        elif len(web.asked) == 1:
+            await stream.send(b'HTTP/1.1 200 OK\r\nETag: "v1"\r\nTransfer-Encoding: chunked\r\n\r\n')
+            await stream.send(b"%x\r\n%b\r\n" % (len(RECORDING), RECORDING))
+        else:
+            await answer(RECORDING)(stream, asked)
+
+    web.answers["/a"] = send
+    assert await fetch(claim, web.url("/a")) == RECORDING
+    assert [asked.headers.get("range") for asked in web.asked] == [None, f"bytes={len(RECORDING)}-", None]
 
 
 async def test_a_file_that_changed_meanwhile_is_fetched_anew(web: Web, claim: Claim) -> None:
