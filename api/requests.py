@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from pipeline.egress import check_url
+from pipeline.egress import OUR_HEADERS, check_url
 from pipeline.errors import (
     AntiphonError,
     CapabilityUnsupported,
@@ -110,20 +110,6 @@ def _beyond_the_model(request: JobRequest, engine: EngineFacts) -> Iterator[Poin
         yield Pointed("/word_timestamps", f"The model {engine.model} gives no times of words.")
 
 
-# Headers that the downloader or HTTP itself must set; anything else is between the client and its server.
-_OURS: Final = frozenset(
-    {
-        "accept-encoding",
-        "connection",
-        "content-length",
-        "expect",
-        "host",
-        "if-range",
-        "keep-alive",
-        "proxy-authorization",
-    }
-    | {"proxy-connection", "range", "te", "trailer", "transfer-encoding", "upgrade"}
-)
 _TOKEN: Final = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz")  # RFC 9110, section 5.6.2
 
 
@@ -132,7 +118,7 @@ def _bad_headers(headers: Mapping[str, str]) -> Iterator[Pointed]:
         pointer = _pointer(("media_headers", name))
         if not name or not _TOKEN.issuperset(name.lower()):
             yield Pointed(pointer, "This is not a header name.")
-        elif name.lower() in _OURS:
+        elif name.lower() in OUR_HEADERS:
             yield Pointed(pointer, "This header is set by the service.")
         elif not value.isascii() or not value.isprintable() or value != value.strip():
             yield Pointed(pointer, "A header value is printable ASCII without spaces around it.")

@@ -34,6 +34,11 @@ REFUSAL: Final = (
     "This address may not be fetched; give a public http or https URL on a usual port, without user name and password."
 )
 SCHEMES: Final = {"http": 80, "https": 443}
+# What frames a request is the service's to say, whatever the headers say that a client wants sent along.
+OUR_HEADERS: Final = frozenset(
+    {"accept-encoding", "connection", "content-length", "expect", "host", "if-range", "keep-alive"}
+    | {"proxy-authorization", "proxy-connection", "range", "te", "trailer", "transfer-encoding", "upgrade"}
+)
 HOST: Final = re.compile(r"[a-z0-9._:-]+", re.IGNORECASE)
 # More are not tried: each gets its share of the time to connect.
 TRIED_ADDRESSES: Final = 4

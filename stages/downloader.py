@@ -30,11 +30,6 @@ RANGE_NOT_SATISFIABLE: Final = 416
 # Besides 5xx: request timeout, too early, too many requests. A 403 is not: it is how an expired signature looks.
 PASSING: Final = frozenset({408, 425, 429})
 COMPRESSED: Final = frozenset({"gzip", "x-gzip", "deflate", "compress", "br", "zstd"})
-# What frames a request is ours to say, whatever the client's media_headers say.
-OURS: Final = frozenset(
-    {"accept-encoding", "connection", "content-length", "expect", "host", "if-range", "keep-alive", "range"}
-    | {"proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade"}
-)
 
 
 class Downloader(Map[JobRequest, Media]):
@@ -121,7 +116,8 @@ class _Place:
     @classmethod
     def of(cls, url: str, headers: Mapping[str, str], settings: DownloadSettings) -> _Place:
         parsed = egress.check_url(url, settings)
-        return cls(parsed, {name: value for name, value in headers.items() if name.lower() not in OURS}, parsed.host)
+        own = {name: value for name, value in headers.items() if name.lower() not in egress.OUR_HEADERS}
+        return cls(parsed, own, parsed.host)
 
     @property
     def name(self) -> str:
