@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Literal
-from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
@@ -62,7 +61,7 @@ class Links(View):
 
 
 class JobView(View):
-    """A job as its tenant sees it; without the secrets that came with it."""
+    """A job as its tenant sees it, and as the door's face of the store gives it: without the secrets it came with."""
 
     id: str
     status: Literal["pending", "running", "completed", "failed", "cancelled"]
@@ -90,7 +89,7 @@ class JobView(View):
         return cls(
             id=str(job.id),
             status=job.status.value,
-            media_url=job.request.media_url and _without_secrets(job.request.media_url),
+            media_url=job.request.media_url,
             processing_mode=job.request.processing_mode,
             external_id=job.request.external_id,
             metadata=job.request.metadata,
@@ -112,12 +111,6 @@ class JobView(View):
 
 def job_path(job: Job) -> str:
     return f"/v1/jobs/{job.id}"
-
-
-def _without_secrets(url: str) -> str:
-    """The URL without its query, fragment and user."""
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def _eta(job: Job, now: datetime) -> float | None:

@@ -12,7 +12,7 @@ from quart import Response, request
 from api.middleware import tenant_jobs
 from pipeline.errors import InvalidRequest, JobNotFinished
 from pipeline.jobs import Job
-from pipeline.transcript import Segment, Transcript
+from pipeline.transcript import Segment, Transcript, speakers
 
 
 async def read_transcript(job_id: UUID) -> Response:
@@ -91,16 +91,10 @@ class Line:
 
 
 def _lines(transcript: Transcript) -> Iterator[Line]:
-    speakers = _speakers(transcript)
+    names = {track: _one_line(name) for track, name in speakers(transcript.tracks, transcript.segments).items()}
     for segment in transcript.segments:
         if text := _one_line(segment.text):
-            yield Line(*_milliseconds(segment), speakers.get(segment.track), text)
-
-
-def _speakers(transcript: Transcript) -> Mapping[str, str]:
-    """Labels by track id; none when only one track speaks."""
-    speaking = [track for track in transcript.tracks if track.status == "transcribed"]
-    return {track.id: _one_line(track.label or track.id) for track in speaking} if len(speaking) > 1 else {}
+            yield Line(*_milliseconds(segment), names.get(segment.track), text)
 
 
 def _one_line(text: str) -> str:

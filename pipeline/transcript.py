@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -92,3 +93,13 @@ class Transcript(Stored):
     segments: tuple[Segment, ...]
     warnings: tuple[Notice, ...] = ()
     engine: EngineInfo
+
+
+def speakers(tracks: Iterable[Track], segments: Iterable[Segment]) -> Mapping[str, str]:
+    """Names by track id of those who are heard; none where only one is, who needs no name.
+
+    What counts is what was heard: a track that failed may have words of its good windows.
+    """
+    heard = {segment.track for segment in segments}
+    names = {track.id: track.label or track.id for track in tracks if track.id in heard}
+    return names if len(names) > 1 else {}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from pipeline.claim import Claim
 from pipeline.stage import Gather
-from pipeline.transcript import EngineInfo, Segment, Track, Transcript
+from pipeline.transcript import EngineInfo, Segment, Track, Transcript, speakers
 from stages.messages import TrackTranscript
 from stages.turns import in_order
 
@@ -47,12 +47,9 @@ class Interleaver(Gather[TrackTranscript, Transcript]):
 
 
 def _text(tracks: Sequence[Track], segments: Sequence[Segment]) -> str:
-    """Speakers are named only where there is more than one. A track that failed may have words of its good windows."""
-    spoke = {segment.track for segment in segments}
-    names = {track.id: track.label or track.id for track in tracks if track.id in spoke}
-    if len(names) < 2:
-        return " ".join(segment.text for segment in segments)
-    return "\n".join(f"{names[segment.track]}: {segment.text}" for segment in segments)
+    if names := speakers(tracks, segments):
+        return "\n".join(f"{names[segment.track]}: {segment.text}" for segment in segments)
+    return " ".join(segment.text for segment in segments)
 
 
 def _main_language(tracks: Sequence[Track]) -> str | None:

@@ -44,6 +44,8 @@ def test_speakers_are_named_only_when_more_than_one_track_speaks() -> None:
     assert as_text(CALL) == "agent: Hello.\n1:0: Hi.\n"
     assert "\nagent: Hello.\n" in as_srt(CALL)
     assert "\n<v agent>Hello.\n" in as_vtt(CALL)
+    failed = CALL.tracks[1].model_copy(update={"status": "failed"})  # and yet heard
+    assert as_text(CALL.model_copy(update={"tracks": (CALL.tracks[0], failed)})) == as_text(CALL)
     silent = CALL.tracks[1].model_copy(update={"status": "silent"})
     alone = CALL.model_copy(update={"tracks": (CALL.tracks[0], silent), "segments": CALL.segments[:1]})
     assert as_text(alone) == "Hello.\n"
@@ -99,8 +101,9 @@ def test_every_form_carries_the_same_words_in_the_same_order(texts: list[str]) -
 def test_no_text_and_no_label_breaks_out_of_its_cue(texts: list[str], label: str) -> None:
     labels = {"0:0": label, "1:0": "b"}
     segments = [make_segment(number, text, "0:0") for number, text in enumerate(texts)]
-    file = as_vtt(make_transcript(*segments, labels=labels))
-    cues = [text for text in texts if text.split()]
+    other = make_segment(len(texts), "b", "1:0")
+    file = as_vtt(make_transcript(*segments, other, labels=labels))
+    cues = [text for text in [*texts, "b"] if text.split()]
     assert len(re.findall(r"^[\d:.]+ --> [\d:.]+$", file, re.MULTILINE)) == len(cues)
     assert file.count("-->") == len(cues)
     assert file.count("\n") == 1 + 3 * len(cues)
