@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import anyio
 import numpy as np
+import structlog
 from anyio import CapacityLimiter, from_thread, to_thread
 from anyio.abc import TaskGroup
 from av.audio.frame import AudioFrame
@@ -30,6 +31,8 @@ from pipeline.transcript import Notice, Track
 from stages.mediafile import MediaFile, open_all
 from stages.messages import Media, TrackAudio
 from stages.spool import SAMPLE_RATE, Spool
+
+log = structlog.get_logger()
 
 JITTER_SECONDS: Final = 0.020  # containers round time stamps to 1 ms, and some encoders wander by a few
 OVERLAP_SECONDS: Final = 1.0  # a file that was joined repeats at most an encoder's delay
@@ -223,9 +226,9 @@ class Decoding:
             warnings = tuple(notice for number in range(len(self._files)) for notice in self._decode_file(number))
         except JobError as known:
             error = known
-        except Exception as unforeseen:  # noqa: BLE001 - it is the spool's reader that raises it, with this as its cause
-            error = Internal()
-            error.__cause__ = unforeseen
+        except Exception as unforeseen:  # whatever it is, the spools' readers wait to be told
+            log.exception("decoding-failed")
+            error = _untold(unforeseen)
         for spool in self._spools:
             spool.finish(error, warnings)
 
@@ -253,3 +256,12 @@ class Decoding:
         for spool in self._spools:
             behind = [line.position for line in self._lines if line.spool is spool and not line.ended]
             spool.publish(min(behind, default=0))
+
+
+def _untold(unforeseen: Exception) -> Internal:
+    """What a client may know of it: a disk may have room again at the next attempt, a bug comes again."""
+    if not isinstance(unforeseen, OSError):
+        return Internal()
+    reason = unforeseen.strerror or type(unforeseen).__name__
+    detail = f"The service could not use its own disk: {reason}. Whoever runs it should look at the disk of DATA_DIR."
+    return Internal(detail, retryable=True)

@@ -75,7 +75,7 @@ class Spool:
     def close(self) -> None:
         """Its writer is gone; a reader must not wait, nor take what is there for the whole."""
         if not self._ended:
-            self.error = Internal("Decoding was stopped before its end.")
+            self.error = Internal("Decoding was stopped before its end.", retryable=True)
             self._ended = True
             self._wake()
 

@@ -11,9 +11,10 @@ from av.audio.frame import AudioFrame
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from structlog.typing import EventDict
 
 from pipeline.claim import Claim, Why
-from pipeline.errors import JobError, MediaTooLarge, MediaUnsupported
+from pipeline.errors import Internal, JobError, MediaTooLarge, MediaUnsupported
 from pipeline.settings import AudioSettings
 from stages.demuxer import LOWEST_RATE, Clock, Demuxer, Feed, Line
 from stages.messages import Media
@@ -196,6 +197,31 @@ def test_at_most_half_a_minute_of_sound_is_held_back(tmp_path: Path, rate: int) 
     for taken in range(1, 100):
         line.take(second, None)
         assert line.position > (taken - 31) * SAMPLE_RATE
+
+
+async def test_a_full_disk_is_told_without_its_path_and_may_pass(
+    claim: Claim, media: Path, logs: list[EventDict]
+) -> None:
+    (claim.scratch / "track-0.pcm").symlink_to("/dev/full")
+    async with demuxed(claim, media / "jfk.flac") as [track]:
+        await heard(track)
+    assert isinstance(track.spool.error, Internal)
+    assert track.spool.error.retryable
+    assert "No space left on device" in track.spool.error.detail
+    assert str(claim.scratch) not in track.spool.error.detail
+    assert [(line["event"], line["exc_info"]) for line in logs] == [("decoding-failed", True)]
+
+
+async def test_a_bug_is_told_to_the_log_alone_and_comes_again(
+    claim: Claim, media: Path, logs: list[EventDict], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stages.demuxer.SCALES", {})
+    async with demuxed(claim, media / "jfk.flac") as [track]:
+        await heard(track)
+    assert isinstance(track.spool.error, Internal)
+    assert not track.spool.error.retryable
+    assert track.spool.error.detail == Internal().detail
+    assert [(line["event"], line["exc_info"]) for line in logs] == [("decoding-failed", True)]
 
 
 async def test_when_a_claim_is_abandoned_decoding_stops_and_its_readers_are_told(claim: Claim, tmp_path: Path) -> None:

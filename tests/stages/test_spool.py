@@ -95,6 +95,7 @@ async def test_a_reader_is_told_when_the_writer_was_stopped(spool: Spool) -> Non
         await in_thread(lambda: spool.append(steps(10)))
         spool.close()
     assert isinstance(spool.error, Internal)
+    assert spool.error.retryable
 
 
 async def test_closing_a_finished_track_changes_nothing(spool: Spool) -> None:
