@@ -16,6 +16,7 @@ from av.packet import Packet
 from pipeline.errors import MediaCorrupt, MediaUnsupported
 from pipeline.settings import MIB
 from pipeline.transcript import Notice
+from stages.cutoff import is_cut_off
 
 # Names of libav's readers. Left out on purpose: playlists and manifests (hls, dash, concat, sdp, imf …), which make it
 # open other files and addresses, and devices.
@@ -42,6 +43,7 @@ class MediaFile:
     declared: float | None
     unreadable: int = 0
     damaged: int = 0
+    _last: Packet[AudioStream] | None = None
 
     @classmethod
     def open(cls, path: Path) -> MediaFile:
@@ -67,6 +69,7 @@ class MediaFile:
         try:
             for packet in self.container.demux(self.streams):
                 self.damaged += packet.is_corrupt
+                self._last = packet if packet.size else self._last
                 yield packet
         except av.FFmpegError:
             self.damaged += 1
@@ -98,7 +101,7 @@ class MediaFile:
         said = self.declared or 0.0
         if said - end > max(SHORT_SECONDS, SHORT_SHARE * said) and not self._is_guess(said):
             return f"The file says it is {said:.1f} s long, but its audio ends at {end:.1f} s."
-        if _cut_off(self.path, self.container.format.name):
+        if is_cut_off(self.path, self.container.format.name, bytes(self._last) if self._last else b""):
             return f"The file was cut off; its audio ends at {end:.1f} s."
         return None
 
@@ -136,25 +139,3 @@ def _end(stream: AudioStream) -> float | None:
     if stream.duration is None or stream.time_base is None:
         return None
     return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
-
-
-def _cut_off(path: Path, format_name: str) -> bool:
-    """Whether a WAV or Ogg file lacks its end, which libav passes over: it takes them to be as long as they are."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        if format_name == "wav":
-            declared = int.from_bytes(file.read(8)[4:], "little")
-            return declared != 0xFFFF_FFFF and declared + 8 > size
-        if format_name == "ogg":
-            file.seek(max(0, size - 65_536))  # one page at least: none is longer
-            _, mark, page = file.read().rpartition(b"OggS")
-            return not mark or not _is_last_page(page)
-    return False
-
-
-def _is_last_page(page: bytes) -> bool:
-    """Whether an Ogg page, without the mark it begins with, is whole and the last of its stream (RFC 3533, 6)."""
-    if len(page) < 23:
-        return False
-    segments = page[22]
-    return bool(page[1] & 4) and len(page) >= 23 + segments + sum(page[23 : 23 + segments])

@@ -44,9 +44,12 @@ def tone(hertz: float, *, seconds: float, rate: int = 48_000, level: float = 0.3
     return (level * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)).astype(np.float32)[None]
 
 
-def record(path: Path, *streams: Stream, container_format: str | None = None) -> Path:
-    """Write the streams to ``path``, interleaved by time, each frame with the time stamp of its place."""
-    with av.open(str(path), "w", format=container_format) as container:
+def record(path: Path, *streams: Stream, container_format: str | None = None, **options: str) -> Path:
+    """Write the streams to ``path``, interleaved by time, each frame with the time stamp of its place.
+
+    ``options`` are the container's, as libav names them.
+    """
+    with av.open(str(path), "w", format=container_format, options=options) as container:
         packets: list[av.Packet[av.AudioStream]] = []
         for stream in streams:
             packets += _encoded(container, stream)

@@ -89,6 +89,45 @@ async def test_of_a_file_cut_in_half_the_first_half_is_kept_with_a_warning(
     assert "media-truncated" in warnings
 
 
+@pytest.mark.parametrize("rate", [44_100, 22_050, 11_025, 8_000])
+@pytest.mark.parametrize("lost", [1, 30])
+async def test_an_mp3_without_a_length_tells_that_it_was_cut_off_within_a_frame(
+    claim: Claim, tmp_path: Path, rate: int, lost: int
+) -> None:
+    stream = Stream([Part(0.0, tone(300, seconds=3, rate=rate))], rate, "libmp3lame")
+    path = record(tmp_path / "x.mp3", stream, write_xing="0")
+    _, warnings = await mixed(claim, path)
+    assert warnings == []
+    path.write_bytes(path.read_bytes()[:-lost])
+    samples, warnings = await mixed(Claim(claim.job, scratch=claim.scratch), path)
+    assert warnings == ["media-truncated"]
+    assert len(samples) / SAMPLE_RATE == pytest.approx(3, abs=0.3)
+
+
+@pytest.mark.parametrize("behind", [b"TAG" + bytes(125), b"APETAGEX" + bytes(24), bytes(1000)])
+async def test_what_follows_the_last_frame_of_an_mp3_is_no_sign_of_a_cut(
+    claim: Claim, tmp_path: Path, behind: bytes
+) -> None:
+    stream = Stream([Part(0.0, tone(300, seconds=3, rate=44_100))], 44_100, "libmp3lame")
+    path = record(tmp_path / "x.mp3", stream, write_xing="0")
+    path.write_bytes(path.read_bytes() + behind)
+    _, warnings = await mixed(claim, path)
+    assert "media-truncated" not in warnings
+
+
+@pytest.mark.parametrize("m2ts", ["0", "1"])
+async def test_a_transport_stream_tells_that_it_was_cut_off_within_a_packet(
+    claim: Claim, tmp_path: Path, m2ts: str
+) -> None:
+    stream = Stream([Part(0.0, tone(300, seconds=3))], codec="mp2")
+    path = record(tmp_path / "x.ts", stream, mpegts_m2ts_mode=m2ts)
+    _, warnings = await mixed(claim, path)
+    assert warnings == []
+    path.write_bytes(path.read_bytes()[:-50])
+    _, warnings = await mixed(Claim(claim.job, scratch=claim.scratch), path)
+    assert warnings == ["media-truncated"]
+
+
 @pytest.mark.parametrize("kept", [3, 4, 5, 6, 27])
 async def test_an_ogg_file_may_be_cut_off_within_the_head_of_a_page(
     claim: Claim, media: Path, tmp_path: Path, kept: int
