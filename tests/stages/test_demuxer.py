@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from av.audio.frame import AudioFrame
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -16,9 +15,9 @@ from structlog.typing import EventDict
 from pipeline.claim import Claim, Why
 from pipeline.errors import Internal, JobError, MediaTooLarge, MediaUnsupported
 from pipeline.settings import AudioSettings
-from stages.demuxer import LOWEST_RATE, Clock, Demuxer, Feed, Line
+from stages.demuxer import Demuxer
 from stages.messages import Media
-from stages.spool import SAMPLE_RATE, Spool
+from stages.spool import SAMPLE_RATE
 from tests.stages.hearing import demuxed, heard, mixed, onsets
 from tests.stages.making import Part, Stream, clicks, film, record, resampled, sound_of, tone
 
@@ -189,16 +188,6 @@ async def test_a_rate_at_which_nobody_records_is_refused_before_it_costs_memory(
         assert track.spool.seconds == 0
 
 
-@pytest.mark.parametrize("rate", [LOWEST_RATE, 8_000, 48_000])
-def test_at_most_half_a_minute_of_sound_is_held_back(tmp_path: Path, rate: int) -> None:
-    line = Line(Feed(0, 0), Spool(tmp_path / "track"), max_seconds=3600)
-    second = AudioFrame.from_ndarray(np.zeros((1, rate), np.int16), "s16", "mono")
-    second.sample_rate = rate
-    for taken in range(1, 100):
-        line.take(second, None)
-        assert line.position > (taken - 31) * SAMPLE_RATE
-
-
 async def test_a_full_disk_is_told_without_its_path_and_may_pass(
     claim: Claim, media: Path, logs: list[EventDict]
 ) -> None:
@@ -215,7 +204,7 @@ async def test_a_full_disk_is_told_without_its_path_and_may_pass(
 async def test_a_bug_is_told_to_the_log_alone_and_comes_again(
     claim: Claim, media: Path, logs: list[EventDict], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stages.demuxer.SCALES", {})
+    monkeypatch.setattr("stages.decoding.SCALES", {})
     async with demuxed(claim, media / "jfk.flac") as [track]:
         await heard(track)
     assert isinstance(track.spool.error, Internal)
@@ -244,21 +233,3 @@ async def test_leaving_the_stage_waits_for_its_threads(claim: Claim, media: Path
     assert track.spool.ended
     assert track.spool.seconds == pytest.approx(11.0, abs=0.001)
     await claim.resources.aclose()
-
-
-def test_a_clock_set_anew_is_a_mapping_and_not_hours_of_silence() -> None:
-    clock = Clock()
-    assert [clock.place(time, 1.0) for time in (0.0, 1.0, 80_000.0, 80_001.0, 80_004.0)] == [0.0, 1.0, 2.0, 3.0, 6.0]
-    assert clock.place(5.0, 1.0) == 7.0
-
-
-def test_frames_without_a_time_follow_the_one_before() -> None:
-    clock = Clock()
-    assert [clock.place(time, 0.5) for time in (None, None, 4.0, None)] == [0.0, 0.5, 4.0, 4.5]
-
-
-def test_only_the_first_frame_may_be_off_by_less_than_the_jitter() -> None:
-    clock = Clock()
-    assert clock.place(0.004, 1.0) == 0.004
-    assert clock.place(1.015, 1.0) == 1.004
-    assert clock.place(2.030, 1.0) == 2.030

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from pipeline.errors import MediaTooLarge
 from pipeline.settings import AudioSettings
 from stages.spool import SAMPLE_RATE, Spool
+from stages.voice import FRAME
 from stages.windows import (
-    FRAME,
     MIN_SPEECH_FRAMES,
     WINDOW_SAMPLES,
     Hysteresis,
@@ -248,7 +248,7 @@ def test_a_word_is_never_stretched_over_what_was_left_out(regions: list[Region],
 
 def test_listening_for_speech_leaves_no_trace_outside(tmp_path: Path) -> None:
     """onnxruntime's own telemetry keeps a device id in the user's cache."""
-    heard = "import numpy as np; from stages.windows import Silero; Silero().hear(np.ones(16_000, np.int16) * 9_999)"
+    heard = "import numpy as np; from stages.voice import Silero; Silero().hear(np.ones(16_000, np.int16) * 9_999)"
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "HOME": str(tmp_path)}
     environment.pop("ORT_DISABLE_TELEMETRY", None)
     subprocess.run([sys.executable, "-c", heard], env=environment, check=True)
