@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -186,6 +187,8 @@ def _recording(asked: argparse.Namespace) -> tuple[JobRequest, Path | None]:
         wanted["media_url"] = asked.recording
     elif not (file := Path(asked.recording)).is_file():
         raise ConfigError(f"There is no file {asked.recording!r}; give a file or an http(s) address.")
+    elif not os.access(file, os.R_OK):
+        raise ConfigError(f"The file {asked.recording!r} may not be read by this user.")
     try:
         return JobRequest(**wanted), file
     except ValidationError as error:

@@ -8,6 +8,7 @@ log_file=$DATA_DIR/service.log
 
 host=${HTTP__HOST:-127.0.0.1}
 [[ $host == 0.0.0.0 ]] && host=127.0.0.1
+[[ $host == :: ]] && host=::1
 port=${HTTP__PORT:-8000}
 
 # The service's process, if it runs. After a reboot the file may name somebody else's.
