@@ -7,7 +7,7 @@
     │   └── JobNotFinished  PayloadTooLarge  RequestTimeout  EngineUnavailable
     └── JobError                    ends an attempt, kept as the job's ``error``
         ├── UrlNotAllowed  MediaUnreachable  MediaTooLarge  MediaTimeout
-        ├── MediaUnsupported  MediaCorrupt
+        ├── MediaUnsupported  MediaCorrupt  TrackNotFound
         └── EngineFailed  WorkerLost  Internal
 
     EngineLost                      nobody contains it: the process ends, leases bring its jobs back
@@ -170,6 +170,12 @@ class MediaCorrupt(JobError):
     """The media is damaged."""
 
     code, status = "media-corrupt", 422
+
+
+class TrackNotFound(JobError):
+    """The recording has no such track."""
+
+    code, status = "track-not-found", 422
 
 
 class EngineFailed(JobError):

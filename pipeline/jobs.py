@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Literal, NewType
+from typing import Annotated, Any, Literal, NewType
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationInfo, field_validator
 from pydantic_core import to_json
 
 from pipeline.errors import AntiphonError, Internal
@@ -45,15 +45,31 @@ MOVES: Mapping[JobStatus, frozenset[JobStatus]] = {
 PRIORITIES: Mapping[str, int] = {"low": -1, "normal": 0, "high": 1}
 
 
-class TrackRequest(BaseModel):
-    """What the client knows of one track."""
+LONGEST_OFFSET = 86_400.0
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+
+def _known_language(language: str) -> str:
+    if language not in LANGUAGES:
+        raise ValueError(f"Whisper does not know the language {language!r}; give a code such as 'en'.")
+    return language
+
+
+Language = Annotated[str, AfterValidator(_known_language)]
+
+
+class TrackRequest(BaseModel):
+    """What the client knows of one track.
+
+    ``index`` counts the audio streams of all files; (stream, channel) pairs under ``split_channels: always``, and
+    under ``auto`` too where the job has a single stream. ``offset_seconds`` moves the track on the media's clock.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     index: int = Field(ge=0)
-    label: str | None = Field(default=None, max_length=128)
-    language: str | None = None
-    offset_seconds: float = 0.0
+    label: str | None = Field(default=None, min_length=1, max_length=128)
+    language: Language | None = None
+    offset_seconds: float = Field(default=0.0, ge=-LONGEST_OFFSET, le=LONGEST_OFFSET)
 
 
 class JobRequest(BaseModel):
@@ -69,7 +85,7 @@ class JobRequest(BaseModel):
     split_channels: Literal["auto", "always", "never"] = "auto"
     tracks: tuple[TrackRequest, ...] = Field(default=(), max_length=256)
     crosstalk: Literal["off", "mark", "suppress"] = "mark"
-    language: str | None = None
+    language: Language | None = None
     target_language: str | None = None
     word_timestamps: bool = False
     quality: Literal["fast", "balanced", "accurate"] = "balanced"
@@ -80,12 +96,15 @@ class JobRequest(BaseModel):
     external_id: str | None = Field(default=None, max_length=256)
     metadata: dict[str, JsonValue] = Field(default_factory=dict)
 
-    @field_validator("language")
+    @field_validator("tracks")
     @classmethod
-    def _known_language(cls, language: str | None) -> str | None:
-        if language is not None and language not in LANGUAGES:
-            raise ValueError(f"Whisper does not know the language {language!r}; give a code such as 'en'.")
-        return language
+    def _each_track_once(cls, tracks: tuple[TrackRequest, ...], before: ValidationInfo) -> tuple[TrackRequest, ...]:
+        if tracks and before.data.get("processing_mode") == "downmix":
+            raise ValueError("A downmix has no tracks; set processing_mode to 'select' or 'multitrack'.")
+        indexes = [track.index for track in tracks]
+        if twice := {index for index in indexes if indexes.count(index) > 1}:
+            raise ValueError(f"The track {min(twice)} is described more than once.")
+        return tracks
 
     @field_validator("metadata")
     @classmethod

@@ -23,8 +23,21 @@ class Word(Stored):
     confidence: float
 
 
+class Crosstalk(Stored):
+    """Whose voice a segment is, when it is not its track's own: that of the track ``source``.
+
+    ``score``: how sure that is, 0 … 1.
+    """
+
+    source: str
+    score: float
+
+
 class Segment(Stored):
-    """An utterance of one track. ``text`` is its words joined with nothing between them."""
+    """A turn of one track. ``text`` is its words joined with nothing between them.
+
+    ``overlaps``: ids of the segments of other tracks that share some time with it.
+    """
 
     id: int
     track: str
@@ -37,13 +50,18 @@ class Segment(Stored):
     no_speech_prob: float | None
     compression_ratio: float | None
     overlaps: tuple[int, ...] = ()
-    crosstalk: dict[str, Any] | None = None
+    crosstalk: Crosstalk | None = None
     # no member at all when words were not asked for, rather than a null in every segment
     words: tuple[Word, ...] | None = Field(default=None, exclude_if=lambda words: words is None)
 
 
 class Track(Stored):
-    """One voice's place in the media: a stream, or one channel of it, or (``downmix``) everything mixed."""
+    """One voice's place in the media: a stream, or one channel of it, or (``downmix``) everything mixed.
+
+    ``id`` is ``stream:channel`` (channel 0 for a stream taken whole, whose ``channel`` is None if it has several);
+    ``index`` its place among the tracks. Streams are audio streams, counted over all files of the job. The sound lies
+    at ``start_offset`` … ``start_offset + duration`` on the media's clock, in seconds.
+    """
 
     id: str
     index: int

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pipeline.errors import JobError
 from pipeline.transcript import Notice, Segment, Track
-from stages.spool import Spool
+from stages.spool import Region, Spool
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,15 +22,32 @@ class Media:
 
 
 @dataclass(frozen=True, slots=True)
+class Bleed:
+    """A stretch of a track in which somebody else is heard: the voice of the track with the id ``source``.
+
+    ``score``: how sure that is, 0 … 1.
+    """
+
+    region: Region
+    source: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
 class TrackAudio:
     """One track on its way out of the demuxer; ``spool`` may still grow. ``of`` is how many tracks the job has.
 
     ``spool`` starts at 0 on the media's clock, whatever ``track.start_offset`` is: earlier samples are silence.
+    ``track`` has what is known before it is heard, label and language asked for included. ``speech`` is there where
+    the whole track was listened to before it was handed on; ``bleed``, in order and never overlapping, where somebody
+    else was heard on it. A track whose ``duplicate_of`` is set is not to be transcribed.
     """
 
     track: Track
     spool: Spool
     of: int
+    speech: tuple[Region, ...] | None = None
+    bleed: tuple[Bleed, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

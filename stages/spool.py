@@ -5,6 +5,7 @@ int16, mono, 16 000 Hz, little-endian, sample 0 at time 0 of the media's clock. 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +22,14 @@ BYTES_PER_SAMPLE: Final = 2
 Samples = NDArray[np.int16]
 
 
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A stretch of a track, in samples."""
+
+    start: int
+    end: int
+
+
 class Spool:
     """Written by one worker thread, read from the event loop by ``read``.
 
@@ -29,6 +38,7 @@ class Spool:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._begins: int | None = None
         self._written = 0
         self._published = 0
         self._ended = False
@@ -56,6 +66,7 @@ class Spool:
             mixed[: len(there)] += there
             file.seek(start * BYTES_PER_SAMPLE)
             file.write(np.clip(mixed, -32768, 32767).astype("<i2").tobytes())
+        self._begins = start if self._begins is None else min(self._begins, start)
         self._written = max(self._written, start + len(samples))
 
     def publish(self, end: int) -> None:
@@ -88,14 +99,21 @@ class Spool:
         """How much has arrived so far."""
         return self._published / SAMPLE_RATE
 
+    @property
+    def begins(self) -> float:
+        """Where the first sound lies on the media's clock, in seconds; 0 while there is none."""
+        return (self._begins or 0) / SAMPLE_RATE
+
     async def read(self, start: int, count: int) -> Samples:
         """Samples ``start`` … ``start + count``, shape (n,), waiting until they are there; fewer only at the end."""
         while self._published < start + count and not self._ended:
             await self._grown.wait()
         held = min(count, max(0, self._published - start))
-        return await to_thread.run_sync(self._pread, start, held)
+        return await to_thread.run_sync(self.stretch, start, held)
 
-    def _pread(self, start: int, count: int) -> Samples:
+    def stretch(self, start: int, count: int) -> Samples:
+        """What is there of samples ``start`` … ``start + count``, shape (n,), at once. Blocks: for a worker thread."""
+        count = max(0, min(count, self._published - start))
         if not count:
             return np.zeros(0, np.int16)
         with self._path.open("rb") as file:

@@ -22,6 +22,7 @@ from pipeline.transcript import Notice, Segment, Word
 from stages.engines import Draft, Options, Window, WindowError
 from stages.engines.room import ModelRoom
 from stages.messages import TrackAudio, TrackTranscript
+from stages.speech import regions
 from stages.turns import utterances
 from stages.windows import SpeechWindow, windows
 
@@ -72,7 +73,7 @@ class Transcriber(Map[TrackAudio, TrackTranscript]):
         places = Semaphore(self._room.windows_per_track)
         async with (
             anyio.create_task_group() as group,
-            aclosing(windows(item.spool, self._settings)) as found,
+            aclosing(windows(item.spool, regions(item.spool, self._settings))) as found,
         ):
             async for window in found:
                 n = len(heard.windows)

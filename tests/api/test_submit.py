@@ -94,7 +94,6 @@ async def test_what_is_wrong_is_pointed_at(
     [
         {"processing_mode": "select", "track_index": 0},
         {"processing_mode": "multitrack"},
-        {"tracks": [{"index": 0}]},
         {"quality": "accurate"},
         {"callback_url": "https://app.test/hook"},
         {"retention_seconds": 60},

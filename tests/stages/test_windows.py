@@ -20,18 +20,10 @@ from numpy.typing import NDArray
 
 from pipeline.errors import MediaTooLarge
 from pipeline.settings import AudioSettings
-from stages.spool import SAMPLE_RATE, Spool
+from stages.speech import LONGEST_SAMPLES, MIN_SPEECH_FRAMES, Hysteresis, regions
+from stages.spool import SAMPLE_RATE, Region, Spool
 from stages.voice import FRAME
-from stages.windows import (
-    MIN_SPEECH_FRAMES,
-    WINDOW_SAMPLES,
-    Hysteresis,
-    Region,
-    SpeechWindow,
-    joined,
-    laid_out,
-    windows,
-)
+from stages.windows import SpeechWindow, joined, laid_out, windows
 from tests.stages.making import resampled, sound_of, tone
 
 Samples = NDArray[np.int16]
@@ -46,7 +38,7 @@ SPOKEN = {
 
 
 async def found(spool: Spool, settings: AudioSettings | None = None) -> list[SpeechWindow]:
-    return [window async for window in windows(spool, settings or AudioSettings())]
+    return [window async for window in windows(spool, regions(spool, settings or AudioSettings()))]
 
 
 async def found_in(path: Path, samples: Samples) -> list[SpeechWindow]:
@@ -110,7 +102,7 @@ async def test_speech_without_a_pause_is_cut_and_nothing_of_it_is_lost(tmp_path:
     one = speech(media, "jfk.flac")[: 2 * SAMPLE_RATE]
     spoken = await found_in(tmp_path / "track", np.tile(one[SAMPLE_RATE // 2 :], 50))
     assert len(spoken) > 2
-    assert all(len(window.samples) <= WINDOW_SAMPLES for window in spoken)
+    assert all(len(window.samples) <= LONGEST_SAMPLES for window in spoken)
     pieces = [piece for window in spoken for piece in window.pieces]
     assert pieces[0].track_start < 0.2
     assert pieces[-1].track_start + pieces[-1].seconds > 74.5
@@ -178,7 +170,7 @@ def runs_of_speech(scores: NDArray[np.float32]) -> list[Region]:
 def test_regions_come_in_order_and_hold_all_speech(drawn: list[tuple[float, int]]) -> None:
     scores = scores_of(drawn)
     regions = regions_of(scores, block=1000)
-    assert all(0 <= r.start < r.end <= len(scores) * FRAME and r.end - r.start <= WINDOW_SAMPLES for r in regions)
+    assert all(0 <= r.start < r.end <= len(scores) * FRAME and r.end - r.start <= LONGEST_SAMPLES for r in regions)
     assert all(earlier.end <= later.start for earlier, later in pairwise(regions))
     covered = np.zeros(len(scores) * FRAME, bool)
     for region in regions:
@@ -193,7 +185,7 @@ def test_regions_do_not_depend_on_the_blocks_they_were_heard_in(drawn: list[tupl
 
 
 regions_in_order = st.lists(
-    st.tuples(st.integers(0, 3 * SAMPLE_RATE), st.integers(1, WINDOW_SAMPLES)), min_size=1, max_size=12
+    st.tuples(st.integers(0, 3 * SAMPLE_RATE), st.integers(1, LONGEST_SAMPLES)), min_size=1, max_size=12
 ).map(lambda drawn: [*_placed(drawn)])
 
 
@@ -217,7 +209,7 @@ def packed(regions: list[Region]) -> list[tuple[Region, ...]]:
 def test_packing_keeps_every_region_whole_and_once_in_windows_of_30_seconds(regions: list[Region]) -> None:
     full = packed(regions)
     pieces = [piece for window in full for piece in window]
-    assert all(0 < sum(piece.end - piece.start for piece in window) <= WINDOW_SAMPLES for window in full)
+    assert all(0 < sum(piece.end - piece.start for piece in window) <= LONGEST_SAMPLES for window in full)
     assert all(earlier.end <= later.start for earlier, later in pairwise(pieces))
     for region in regions:
         assert sum(piece.start <= region.start and region.end <= piece.end for piece in pieces) == 1
