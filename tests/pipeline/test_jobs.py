@@ -34,11 +34,23 @@ def test_ended_jobs_have_no_further_moves() -> None:
         {"language": "tlh"},
         {"metadata": {"k": "v" * 5000}},
         {"quality": "best"},
+        {"tracks": [{"index": 0}]},
+        {"processing_mode": "multitrack", "tracks": [{"index": 1}, {"index": 1, "label": "again"}]},
+        {"processing_mode": "multitrack", "tracks": [{"index": 0, "language": "tlh"}]},
+        {"processing_mode": "multitrack", "tracks": [{"index": 0, "label": ""}]},
+        {"processing_mode": "multitrack", "tracks": [{"index": 0, "offset_seconds": float("inf")}]},
     ],
 )
 def test_a_request_that_makes_no_sense_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         JobRequest.model_validate({"media_url": "https://m.test/a", **wrong})
+
+
+def test_what_is_known_of_tracks_goes_with_the_modes_that_have_them() -> None:
+    tracks = [{"index": 1, "label": "agent", "language": "en", "offset_seconds": -0.5}, {"index": 0}]
+    for mode in ({"processing_mode": "multitrack"}, {"processing_mode": "select", "track_index": 1}):
+        kept = JobRequest.model_validate({**mode, "tracks": tracks}).tracks
+        assert [(track.index, track.label) for track in kept] == [(1, "agent"), (0, None)]
 
 
 def _leaves(cls: type[AntiphonError]) -> list[type[AntiphonError]]:
