@@ -17,6 +17,7 @@ from api.problems import RETRY_AFTER
 from api.requests import (
     EngineFacts,
     check_capabilities,
+    check_files,
     check_no_source,
     check_source,
     read_request,
@@ -41,11 +42,12 @@ async def read_job(job_id: UUID) -> Response:
 
 
 class Submissions:
-    """Makes jobs of what clients send, as JSON with a URL or as multipart with a file."""
+    """Makes jobs of what clients send, as JSON with a URL or as multipart with files."""
 
     def __init__(self, settings: Settings, engine: EngineFacts) -> None:
         self._download = settings.download
         self._body_bytes = settings.http.max_body_bytes
+        self._max_files = settings.audio.max_tracks
         self._engine = engine
 
     async def submit_job(self) -> Response:
@@ -78,20 +80,23 @@ class Submissions:
             raise
 
     async def _receive(self, jobs: TenantJobs, uploads: list[UUID]) -> JobRequest:
+        """The files go to the end of ``uploads``. One too many is refused before it is stored."""
         asked: JobRequest | None = None
         async for part in Parts(self._body(), request.mimetype_params.get("boundary", "")):
             match part.name:
-                case "file" if not uploads:
-                    uploads.append(await self._store(jobs, part))
                 case "file":
-                    refuse(CapabilityUnsupported, [Pointed("/file", "This version takes one file a job.")])
+                    check_files(len(uploads) + 1, asked, self._max_files)
+                    uploads.append(await self._store(jobs, part))
                 case "request" if asked is None:
                     asked = await self._read_part(part)
+                    check_files(len(uploads), asked, self._max_files)
                 case name:
-                    refuse(InvalidRequest, [Pointed(f"/{name}", "Send one part 'file' and at most one 'request'.")])
+                    refuse(InvalidRequest, [Pointed(f"/{name}", "Send parts 'file' and at most one 'request'.")])
         if not uploads:
             refuse(InvalidRequest, [Pointed("/file", "This part is required.")])
-        return asked or JobRequest()
+        asked = asked or JobRequest()
+        check_files(len(uploads), asked, self._max_files)
+        return asked
 
     def _body(self) -> AsyncIterator[bytes]:
         return in_time(request.body, self._download.stall_seconds)

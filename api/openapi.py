@@ -141,7 +141,12 @@ _SUBMISSION: Final[Json] = {
             "schema": {
                 "type": "object",
                 "properties": {
-                    "file": {"type": "string", "contentMediaType": "application/octet-stream"},
+                    "file": {
+                        "description": "The recording; several are the tracks of one multitrack job, in their order.",
+                        "type": "array",
+                        "items": {"type": "string", "contentMediaType": "application/octet-stream"},
+                        "minItems": 1,
+                    },
                     "request": _ref(JobRequest),
                 },
                 "required": ["file"],
@@ -164,7 +169,7 @@ _SUBMIT_ERRORS: Final = (
 
 OPERATIONS: Final[Mapping[str, Operation]] = {
     "submit_job": Operation(
-        "Submit a recording to be transcribed.",
+        "Submit a recording, or the tracks of one, to be transcribed.",
         {"application/json": {"schema": _ref(JobView)}},
         202,
         _SUBMIT_ERRORS,

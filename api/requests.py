@@ -66,6 +66,15 @@ def check_no_source(request: JobRequest) -> None:
     refuse(InvalidRequest, [Pointed(f"/{name}", "An upload has no media_url.") for name in sorted(named)])
 
 
+def check_files(count: int, request: JobRequest | None, limit: int) -> None:
+    """Judge how many files came, as far as can be told before the ``request`` has come. Raises ``InvalidRequest``."""
+    if count > limit:
+        refuse(InvalidRequest, [Pointed("/file", f"A job takes at most {limit} files.")])
+    if count > 1 and request is not None and request.processing_mode != "multitrack":
+        several = "Several files are the tracks of one job; set processing_mode to 'multitrack'."
+        refuse(InvalidRequest, [Pointed("/processing_mode", several)])
+
+
 def check_capabilities(request: JobRequest, engine: EngineFacts) -> None:
     """Raises ``CapabilityUnsupported`` with a pointer to each member that cannot be honoured."""
     refuse(CapabilityUnsupported, [*_not_yet(request), *_beyond_the_model(request, engine)])
@@ -85,8 +94,6 @@ def _refusal(kind: type[Refusal], errors: Sequence[Pointed]) -> Refusal:
 
 # What the contract promises and this version cannot do: the values it honours, and what to say of others.
 _HONOURED: Final[Mapping[str, tuple[tuple[object, ...], str]]] = {
-    "processing_mode": (("downmix",), "This version can only downmix."),
-    "tracks": (((),), "This version knows no tracks; leave them out."),
     "quality": (("fast", "balanced"), "This version knows fast and balanced."),
     "callback_url": ((None,), "This version sends no webhooks; ask for the job instead."),
     "retention_seconds": ((None,), "This version keeps jobs until they are deleted; leave it out."),
@@ -100,14 +107,24 @@ def _not_yet(request: JobRequest) -> Iterator[Pointed]:
 
 
 def _beyond_the_model(request: JobRequest, engine: EngineFacts) -> Iterator[Pointed]:
-    if request.language is not None and request.language not in engine.languages:
-        yield Pointed("/language", f"The model {engine.model} does not know {request.language!r}.")
+    for pointer, language in _languages(request):
+        if language not in engine.languages:
+            yield Pointed(pointer, f"The model {engine.model} does not know {language!r}.")
     if request.target_language not in (None, "en"):
         yield Pointed("/target_language", "Translation reaches only English: 'en'.")
     elif request.target_language and not engine.translate:
         yield Pointed("/target_language", f"The model {engine.model} cannot translate.")
     if request.word_timestamps and not engine.words:
         yield Pointed("/word_timestamps", f"The model {engine.model} gives no times of words.")
+
+
+def _languages(request: JobRequest) -> Iterator[tuple[str, str]]:
+    """Every language that is asked for, behind the pointer to it."""
+    if request.language is not None:
+        yield "/language", request.language
+    for place, track in enumerate(request.tracks):
+        if track.language is not None:
+            yield f"/tracks/{place}/language", track.language
 
 
 _TOKEN: Final = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz")  # RFC 9110, section 5.6.2
@@ -165,6 +182,8 @@ _WORDS: Final[Mapping[str, str]] = {
     "finite_number": "A number must be finite.",
     "literal_error": "This must be {expected}.",
     "greater_than_equal": "This must be at least {ge}.",
+    "less_than_equal": "This must be at most {le}.",
+    "string_too_short": "This must have at least {min_length} character.",
     "string_too_long": "This may have at most {max_length} characters.",
     "too_long": "This may have at most {max_length} members.",
     "value_error": "{error}",

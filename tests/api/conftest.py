@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from quart import Quart
 
 from api import Health, create_app
-from pipeline.settings import AuthSettings, DownloadSettings, HttpSettings, Settings
+from pipeline.settings import AudioSettings, AuthSettings, DownloadSettings, HttpSettings, Settings
 from pipeline.store.memory import MemoryStore
 from tests.api.visiting import FACTS, SECRET, URL, Client, bearer
 
@@ -31,6 +31,7 @@ def settings() -> Settings:
         auth=AuthSettings(secret=SecretStr(SECRET), leeway_seconds=0),
         http=HttpSettings(max_body_bytes=64 * 1024),
         download=DownloadSettings(max_bytes=512 * 1024),
+        audio=AudioSettings(max_tracks=4),
     )
 
 

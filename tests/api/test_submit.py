@@ -13,6 +13,7 @@ from quart import Quart
 
 from api import EngineFacts, Health, create_app
 from api.schemas import JobView
+from pipeline.jobs import JobRequest
 from pipeline.settings import Settings
 from pipeline.store.memory import MemoryStore
 from tests.api.visiting import FACTS, URL, Client, bearer
@@ -76,6 +77,15 @@ async def test_the_trace_of_the_request_travels_with_the_job(client: Client, sto
          ["/media_headers/X Y", "/media_headers/hOsT", "/media_headers/Content-Length"]),
         ({"track_index": 1}, ["/track_index"]),
         ({"processing_mode": "select"}, ["/track_index"]),
+        ({"processing_mode": "multitrack", "track_index": 0}, ["/track_index"]),
+        ({"tracks": [{"index": 0}]}, ["/tracks"]),
+        ({"processing_mode": "multitrack", "tracks": [{"index": 0}, {"index": 1}, {"index": 0}]}, ["/tracks"]),
+        ({"processing_mode": "multitrack", "tracks": [{"index": -1}, {"index": 1, "language": "tlh"}]},
+         ["/tracks/0/index", "/tracks/1/language"]),
+        ({"processing_mode": "multitrack", "tracks": [{"index": 0, "label": ""}, {"index": 1, "offset_seconds": 1e6}]},
+         ["/tracks/0/label", "/tracks/1/offset_seconds"]),
+        ({"processing_mode": "mix", "split_channels": "yes", "crosstalk": True},
+         ["/processing_mode", "/split_channels", "/crosstalk"]),
         ({"media_headers": {"X": 1}}, ["/media_headers/X"]),
     ],
 )  # fmt: skip
@@ -90,26 +100,51 @@ async def test_what_is_wrong_is_pointed_at(
 
 
 @pytest.mark.parametrize(
-    "asked",
+    ("asked", "pointer"),
     [
-        {"processing_mode": "select", "track_index": 0},
-        {"processing_mode": "multitrack"},
-        {"quality": "accurate"},
-        {"callback_url": "https://app.test/hook"},
-        {"retention_seconds": 60},
-        {"target_language": "de"},
-        {"language": "ja"},
+        ({"quality": "accurate"}, "/quality"),
+        ({"callback_url": "https://app.test/hook"}, "/callback_url"),
+        ({"retention_seconds": 60}, "/retention_seconds"),
+        ({"target_language": "de"}, "/target_language"),
+        ({"language": "ja"}, "/language"),
+        ({"processing_mode": "multitrack", "tracks": [{"index": 1}, {"index": 0, "language": "ja"}]},
+         "/tracks/1/language"),
     ],
     ids=str,
-)
+)  # fmt: skip
 async def test_what_cannot_be_honoured_is_refused_and_not_ignored(
-    submit: Callable[..., Any], store: MemoryStore, asked: dict[str, Any]
+    submit: Callable[..., Any], store: MemoryStore, asked: dict[str, Any], pointer: str
 ) -> None:
     answer = await submit(**asked)
     body = await answer.get_json()
     assert (answer.status_code, body["code"]) == (422, "capability-unsupported")
-    assert [error["pointer"] for error in body["errors"]] == [f"/{next(iter(asked))}"]
+    assert [error["pointer"] for error in body["errors"]] == [pointer]
     assert not store.rows
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"processing_mode": "select", "track_index": 3},
+        {"processing_mode": "select", "track_index": 1, "split_channels": "always", "tracks": [{"index": 1}]},
+        {"processing_mode": "multitrack"},
+        {
+            "processing_mode": "multitrack",
+            "split_channels": "never",
+            "crosstalk": "suppress",
+            "tracks": [{"index": 0, "label": "agent", "language": "en"}, {"index": 1, "offset_seconds": -2.5}],
+        },
+    ],
+    ids=str,
+)
+async def test_what_is_asked_of_tracks_reaches_the_chain(
+    submit: Callable[..., Any], store: MemoryStore, asked: dict[str, Any]
+) -> None:
+    answer = await submit(**asked)
+    assert (answer.status_code, (await answer.get_json())["processing_mode"]) == (202, asked["processing_mode"])
+    claim = await store.queue().claim(replica="test", lease_seconds=60)
+    assert claim
+    assert claim.job.request == JobRequest(media_url=URL, **asked)
 
 
 async def test_a_model_that_cannot_is_not_asked_to(store: MemoryStore, settings: Settings) -> None:

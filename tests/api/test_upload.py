@@ -28,15 +28,20 @@ def asking(**asked: Any) -> bytes:
     return part("request", json.dumps(asked).encode())
 
 
+MULTITRACK = asking(processing_mode="multitrack")
+SELECTING = asking(processing_mode="select", track_index=0)
+
+
 async def post(client: Client, body: bytes, **headers: str) -> Any:
     return await client.post("/v1/jobs", headers=bearer(**{**HEADERS, **headers}), data=body)
 
 
-async def uploaded(store: MemoryStore) -> bytes:
+async def uploaded(store: MemoryStore) -> list[bytes]:
+    """The files of the job that waits."""
     claim = await store.queue().claim(replica="test", lease_seconds=60)
     assert claim
-    (upload,) = claim.job.uploads
-    return b"".join([chunk async for chunk in store.queue().read_upload(claim, upload)])
+    read = store.queue().read_upload
+    return [b"".join([chunk async for chunk in read(claim, upload)]) for upload in claim.job.uploads]
 
 
 @pytest.mark.parametrize("order", ["file first", "request first"])
@@ -49,12 +54,25 @@ async def test_a_recording_arrives_byte_by_byte_in_either_order(
     assert answer.status_code == 202
     body = await answer.get_json()
     assert (body["media_url"], body["external_id"]) == (None, "x")
-    assert await uploaded(store) == sent
+    assert await uploaded(store) == [sent]
 
 
 async def test_a_file_needs_no_request_part(client: Client, store: MemoryStore) -> None:
     assert (await post(client, form(part("file", b"RIFF....")))).status_code == 202
-    assert await uploaded(store) == b"RIFF...."
+    assert await uploaded(store) == [b"RIFF...."]
+
+
+@pytest.mark.parametrize("place", range(5))
+async def test_several_files_are_the_tracks_of_one_job_in_the_order_of_their_parts(
+    client: Client, store: MemoryStore, place: int
+) -> None:
+    sent = [b"agent", b"caller", b"caller", b"a" * 100_000]
+    parts = [part("file", content) for content in sent]
+    answer = await post(client, form(*parts[:place], MULTITRACK, *parts[place:]))
+    assert answer.status_code == 202
+    assert (await answer.get_json())["processing_mode"] == "multitrack"
+    assert await uploaded(store) == sent
+    assert len(store.rows) == 1
 
 
 async def test_pieces_of_any_size_make_the_same_file(client: Client, store: MemoryStore) -> None:
@@ -65,7 +83,7 @@ async def test_pieces_of_any_size_make_the_same_file(client: Client, store: Memo
             await connection.send(body[at : at + 7])
         await connection.send_complete()
     assert (await connection.as_response()).status_code == 202
-    assert await uploaded(store) == sent
+    assert await uploaded(store) == [sent]
 
 
 @pytest.mark.parametrize(
@@ -74,7 +92,13 @@ async def test_pieces_of_any_size_make_the_same_file(client: Client, store: Memo
         (form(asking()), "invalid-request", "/file"),
         (form(part("file", b"a"), part("audio", b"b")), "invalid-request", "/audio"),
         (form(part("file", b"a"), asking(), asking()), "invalid-request", "/request"),
-        (form(part("file", b"a"), part("file", b"b")), "capability-unsupported", "/file"),
+        (form(part("file", b"a"), part("file", b"b")), "invalid-request", "/processing_mode"),
+        (form(asking(), part("file", b"a"), part("file", b"b")), "invalid-request", "/processing_mode"),
+        (form(part("file", b"a"), part("file", b"b"), SELECTING), "invalid-request", "/processing_mode"),
+        (form(part("file", b"a"), SELECTING, part("file", b"b")), "invalid-request", "/processing_mode"),
+        (form(MULTITRACK, *[part("file", b"a")] * 5), "invalid-request", "/file"),
+        (form(*[part("file", b"a")] * 5, MULTITRACK), "invalid-request", "/file"),
+        (form(part("file", b"a"), asking(tracks=[{"index": 0}])), "invalid-request", "/tracks"),
         (form(part("file", b"a"), asking(media_url="https://m.test/a")), "invalid-request", "/media_url"),
         (form(part("file", b"a"), asking(media_headers={"A": "b"})), "invalid-request", "/media_headers"),
         (form(part("file", b"a"), asking(nope=1)), "invalid-request", "/nope"),
@@ -109,8 +133,8 @@ async def test_a_form_without_a_boundary_is_refused(client: Client) -> None:
 
 async def test_a_client_that_goes_away_leaves_nothing_behind(client: Client, store: MemoryStore) -> None:
     async with client.request("/v1/jobs", method="POST", headers=bearer(**HEADERS)) as connection:
-        await connection.send(part("file", b"a" * 100_000) + part("request", b"")[:-2])
-        while not any(file.received for file in store.files.values()):
+        await connection.send(part("file", b"a" * 100_000) * 2 + part("request", b"")[:-2])
+        while sum(file.received for file in store.files.values()) < 2:
             await anyio.lowlevel.checkpoint()
         await connection.disconnect()
     assert (store.files, store.rows) == ({}, {})
@@ -129,4 +153,4 @@ async def test_an_upload_is_taken_no_faster_than_it_is_stored(client: Client, st
             await anyio.lowlevel.checkpoint()
         stored = sum(len(chunk) for file in store.files.values() for chunk in file.chunks)
         assert stored >= (pieces - 2) * len(piece)
-    assert len(await uploaded(store)) == pieces * len(piece)
+    assert [len(file) for file in await uploaded(store)] == [pieces * len(piece)]
