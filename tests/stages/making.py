@@ -28,6 +28,7 @@ class Stream:
     parts: Sequence[Part]
     rate: int = 48_000
     codec: str = "pcm_s16le"
+    title: str = ""
 
 
 def clicks(*times: float, seconds: float, rate: int = 48_000, begins: float = 0.0, channels: int = 1) -> Sound:
@@ -76,6 +77,8 @@ def _encoded(container: av.container.OutputContainer, stream: Stream) -> list[av
     layout = "mono" if len(stream.parts[0].sound) == 1 else "stereo"
     out = container.add_stream(stream.codec, rate=stream.rate, layout=layout)
     assert isinstance(out, av.AudioStream)
+    if stream.title:
+        out.metadata["title"] = stream.title
     packets: list[av.Packet[av.AudioStream]] = []
     for part in stream.parts:
         # Without a frame size of its own an encoder packs what it is given: 20 ms, as callers do.
