@@ -1,4 +1,4 @@
-"""A transcript in the form a client wants: json, text, srt or vtt, each with the same words in the same order."""
+"""A transcript in the form a client wants: json, text, srt, vtt or tsv, each with the same words in the same order."""
 
 from __future__ import annotations
 
@@ -46,6 +46,12 @@ def as_vtt(transcript: Transcript) -> str:
     return f"WEBVTT\n{cues}"
 
 
+def as_tsv(transcript: Transcript) -> str:
+    """Times in milliseconds, as Whisper's own command line writes them; ``speaker`` is empty where only one speaks."""
+    rows = (f"{line.start}\t{line.end}\t{line.speaker or ''}\t{line.text}\n" for line in _lines(transcript))
+    return "".join(["start\tend\tspeaker\ttext\n", *rows])
+
+
 @dataclass(frozen=True, slots=True)
 class Form:
     media_type: str
@@ -57,6 +63,7 @@ FORMS: Final[Mapping[str, Form]] = {
     "text": Form("text/plain", as_text),
     "srt": Form("application/x-subrip", as_srt),
     "vtt": Form("text/vtt", as_vtt),
+    "tsv": Form("text/tab-separated-values", as_tsv),
 }
 
 
@@ -91,14 +98,14 @@ class Line:
 
 
 def _lines(transcript: Transcript) -> Iterator[Line]:
-    names = {track: _one_line(name) for track, name in speakers(transcript.tracks, transcript.segments).items()}
+    names = speakers(transcript.tracks, transcript.segments)
     for segment in transcript.segments:
         if text := _one_line(segment.text):
             yield Line(*_milliseconds(segment), names.get(segment.track), text)
 
 
 def _one_line(text: str) -> str:
-    """A blank line would end a cue, and a line break start a new line of text."""
+    """A blank line would end a cue, a line break start a new line of text, and a tab a new column."""
     return " ".join(text.split())
 
 

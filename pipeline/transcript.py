@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -113,11 +113,19 @@ class Transcript(Stored):
     engine: EngineInfo
 
 
-def speakers(tracks: Iterable[Track], segments: Iterable[Segment]) -> Mapping[str, str]:
-    """Names by track id of those who are heard; none where only one is, who needs no name.
+def speakers(tracks: Sequence[Track], segments: Iterable[Segment]) -> Mapping[str, str]:
+    """Names by track id of those who are heard, each a line; none where only one is, who needs no name.
 
-    What counts is what was heard: a track that failed may have words of its good windows.
+    What counts is what was heard: a track that failed may have words of its good windows. Where labels alone would
+    not tell the speakers apart, or one could be taken for another track's id, the ids stand beside all of them.
     """
     heard = {segment.track for segment in segments}
-    names = {track.id: track.label or track.id for track in tracks if track.id in heard}
-    return names if len(names) > 1 else {}
+    labels = {track.id: " ".join((track.label or "").split()) for track in tracks if track.id in heard}
+    if len(labels) < 2:
+        return {}
+    names = {track: label or track for track, label in labels.items()}
+    ids = {track.id for track in tracks}
+    misleading = any(name in ids and name != track for track, name in names.items())
+    if misleading or len({*names.values()}) < len(names):
+        return {track: f"{label} ({track})" if label else track for track, label in labels.items()}
+    return names

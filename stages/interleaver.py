@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+
+from anyio import to_thread
 
 from pipeline.claim import Claim
+from pipeline.jobs import JobRequest
 from pipeline.stage import Gather
-from pipeline.transcript import EngineInfo, Segment, Track, Transcript, speakers
+from pipeline.transcript import EngineInfo, Notice, Segment, Track, Transcript, speakers
 from stages.messages import TrackTranscript
-from stages.turns import in_order
+from stages.turns import turns
 
 
 class Interleaver(Gather[TrackTranscript, Transcript]):
@@ -17,7 +20,7 @@ class Interleaver(Gather[TrackTranscript, Transcript]):
         self._engine = engine
 
     async def handle(self, claim: Claim, item: TrackTranscript) -> Transcript | None:
-        """Raises the first track's error when every track has failed."""
+        """Raises the first track's error when every track has failed, save those that only repeat another."""
         parts: list[TrackTranscript] = claim.held.setdefault(self, [])
         parts.append(item)
         claim.advance(claim.progress.stage, tracks_done=len(parts), tracks_total=item.of)
@@ -25,25 +28,33 @@ class Interleaver(Gather[TrackTranscript, Transcript]):
             return None
         claim.advance("interleaving")
         parts.sort(key=lambda part: part.track.index)
-        if all(part.error for part in parts) and parts[0].error:
-            raise parts[0].error
-        return self._joined(claim, parts)
+        heard = [part for part in parts if part.track.duplicate_of is None]
+        errors = [part.error for part in heard if part.error]
+        if len(errors) == len(heard):
+            raise errors[0]
+        # Hours of words on many tracks would hold the loop.
+        return await to_thread.run_sync(self._joined, claim.job.request, parts)
 
-    def _joined(self, claim: Claim, parts: Sequence[TrackTranscript]) -> Transcript:
-        request = claim.job.request
+    def _joined(self, request: JobRequest, parts: Sequence[TrackTranscript]) -> Transcript:
         tracks = tuple(part.track for part in parts)
-        heard = (segment for part in parts for segment in part.segments)
-        segments = in_order(heard, words=request.word_timestamps)
+        said = (segment for part in parts for segment in part.segments)
+        segments = turns(said, words=request.word_timestamps)
         return Transcript(
             text=_text(tracks, segments),
             language=_main_language(tracks),
-            duration=max(track.duration for track in tracks),
+            duration=max(round(track.start_offset + track.duration, 3) for track in tracks),
             processing_mode=request.processing_mode,
             tracks=tracks,
             segments=segments,
-            warnings=tuple(notice for part in parts for notice in part.warnings),
+            warnings=tuple(notice for part in parts for notice in (*part.warnings, *_without_words(part))),
             engine=self._engine,
         )
+
+
+def _without_words(part: TrackTranscript) -> Iterator[Notice]:
+    if any(segment.words is None for segment in part.segments):
+        detail = "The engine gives no times of words: what this track says is ordered by whole stretches of speech."
+        yield Notice(code="no-word-times", track=part.track.id, detail=detail)
 
 
 def _text(tracks: Sequence[Track], segments: Sequence[Segment]) -> str:

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.transcript import Segment, Word
-from stages.turns import GAP_SECONDS, LONG_SECONDS, SENTENCE_ENDS, in_order, utterances
+from stages.talk import GAP_SECONDS
+from stages.turns import LONG_SECONDS, SENTENCE_ENDS, turns, utterances
 
 texts = st.sampled_from([" and", " so.", " why?", "你", "好。", "\u3000はい", " ", ""]) | st.text(max_size=5)
 # Gap before the word, and its length: breaths, pauses, words on top of one another.
@@ -95,7 +96,7 @@ def test_segments_of_all_tracks_are_put_in_one_order_however_they_arrive(
     segments = [segment(n, start, track) for track, times in tracks.items() for n, start in enumerate(times)]
     shuffled = [*segments]
     chance.shuffle(shuffled)
-    ordered = in_order(shuffled, words=True)
+    ordered = turns(shuffled, words=True)
     assert [s.id for s in ordered] == [*range(len(segments))]
     assert [(s.start, s.track) for s in ordered] == sorted((s.start, s.track) for s in segments)
     for track in tracks:
