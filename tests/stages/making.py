@@ -29,6 +29,7 @@ class Stream:
     rate: int = 48_000
     codec: str = "pcm_s16le"
     title: str = ""
+    bit_rate: int | None = None
 
 
 def clicks(*times: float, seconds: float, rate: int = 48_000, begins: float = 0.0, channels: int = 1) -> Sound:
@@ -77,6 +78,8 @@ def _encoded(container: av.container.OutputContainer, stream: Stream) -> list[av
     layout = "mono" if len(stream.parts[0].sound) == 1 else "stereo"
     out = container.add_stream(stream.codec, rate=stream.rate, layout=layout)
     assert isinstance(out, av.AudioStream)
+    if stream.bit_rate:
+        out.bit_rate = stream.bit_rate
     if stream.title:
         out.metadata["title"] = stream.title
     packets: list[av.Packet[av.AudioStream]] = []
