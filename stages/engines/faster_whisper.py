@@ -23,6 +23,7 @@ from pipeline.languages import LANGUAGES
 from pipeline.settings import EngineSettings, cores
 from pipeline.transcript import EngineInfo
 from stages.engines import CancelFlag, Capabilities, Draft, DraftWord, Options, Window, WindowError, weights
+from stages.engines.allocator import give_back_freed_memory, keep_freed_memory
 from stages.engines.device import choose_device, choose_precision, watched, with_nice_threads
 from stages.engines.words import APPENDED, PREPENDED, Aligned, timed
 
@@ -92,6 +93,8 @@ def load(settings: EngineSettings) -> FasterWhisper:
 
     device = choose_device(settings.device, cards=ctranslate2.get_cuda_device_count())
     compute_type = choose_precision(settings.compute_type, device, ctranslate2.get_supported_compute_types(device))
+    if device == "cpu":
+        keep_freed_memory()
     folder = weights.find(settings.model, settings, progress=True)
     lanes = 1 if device == "cuda" else settings.threads or cores()
     make = partial(WhisperModel, str(folder), device, compute_type=compute_type, cpu_threads=1, num_workers=lanes)
@@ -163,6 +166,7 @@ class FasterWhisper:
 
     def close(self) -> None:
         self._model.unload_model()
+        give_back_freed_memory()
 
     def _hear(self, items: Sequence[Prepared], cancel: CancelFlag) -> Sequence[Draft | WindowError]:
         with watched():
