@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import anyio
 from pydantic import BaseModel, ValidationError
 from pydantic_settings import SettingsError
 
+from api import order
 from pipeline.errors import ConfigError
-from pipeline.jobs import JobRequest
 from pipeline.settings import Settings
 
 Command = Callable[[Settings, argparse.Namespace], int]
@@ -26,6 +24,7 @@ ABOUT: Final = """\
 Antiphon transcribes recordings, for many tenants, and keeps every voice on its own track.
 
   antiphon transcribe talk.mp3            a transcript, with nothing set up
+  antiphon transcribe --mode multitrack call.mkv
   antiphon serve                          the service; then, from another terminal:
   TOKEN=$(antiphon token --tenant acme)
   curl -H "Authorization: Bearer $TOKEN" -F file=@talk.mp3 http://127.0.0.1:8000/v1/jobs
@@ -67,9 +66,9 @@ def transcribe(settings: Settings, asked: argparse.Namespace) -> int:
     from pipeline.telemetry import configure_logging
 
     configure_logging(settings.telemetry.model_copy(update={"log_level": "ERROR"}))
-    order = transcribing.Order(*_recording(asked), asked.format)
+    wanted = order.read(asked)
     try:
-        text = transcribing.transcribe(with_secret(settings), order, once=asked.once)
+        text = transcribing.transcribe(with_secret(settings), wanted, once=asked.once)
     except (Refused, ExceptionGroup) as error:
         return _say(*_reasons(error, Refused))
     sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
@@ -149,7 +148,7 @@ def _parser() -> argparse.ArgumentParser:
         return added
 
     add("serve", serve, "Run the service until SIGTERM or Ctrl-C; work in hand is finished or given back.")
-    _describe_transcribe(add("transcribe", transcribe, "Transcribe one recording and print what was said."))
+    order.describe(add("transcribe", transcribe, "Transcribe a recording and print what was said."))
     issue = add(
         "token", token, "Print a bearer token for a tenant, signed with AUTH__SECRET or this installation's key."
     )
@@ -161,38 +160,6 @@ def _parser() -> argparse.ArgumentParser:
     store.add_argument("action", choices=["pull", "list", "verify"])
     store.add_argument("models", nargs="*", metavar="MODEL", help="default: ENGINE__MODEL")
     return parser
-
-
-def _describe_transcribe(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "recording", metavar="FILE-or-URL", help="any audio or video file, or an http(s) address of one"
-    )
-    parser.add_argument("--format", choices=["text", "json", "srt", "vtt"], default="text")
-    parser.add_argument("--language", help="spoken language, such as en; default: detected")
-    parser.add_argument("--quality", choices=["fast", "balanced"], default="balanced")
-    parser.add_argument("--prompt", help="names and words to expect")
-    parser.add_argument("--words", action="store_true", help="times of single words, in json")
-    parser.add_argument("--once", action="store_true", help="in this process alone: no server, no database")
-
-
-def _recording(asked: argparse.Namespace) -> tuple[JobRequest, Path | None]:
-    wanted: dict[str, Any] = {
-        "language": asked.language,
-        "quality": asked.quality,
-        "prompt": asked.prompt,
-        "word_timestamps": asked.words,
-    }
-    file = None
-    if asked.recording.partition("://")[0].lower() in ("http", "https"):
-        wanted["media_url"] = asked.recording
-    elif not (file := Path(asked.recording)).is_file():
-        raise ConfigError(f"There is no file {asked.recording!r}; give a file or an http(s) address.")
-    elif not os.access(file, os.R_OK):
-        raise ConfigError(f"The file {asked.recording!r} may not be read by this user.")
-    try:
-        return JobRequest(**wanted), file
-    except ValidationError as error:
-        raise ConfigError("; ".join(row["msg"].removeprefix("Value error, ") for row in error.errors())) from error
 
 
 def _positive(text: str) -> float:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from functools import partial
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final
 
@@ -53,15 +52,17 @@ class Client:
         async with httpx2.AsyncClient(base_url=address, headers=headers, timeout=TIMEOUT, trust_env=False) as http:
             yield cls(http)
 
-    async def submit(self, request: JobRequest, file: Path | None) -> str:
-        """Queue ``file``, or without one the request's ``media_url``; the job's id."""
+    async def submit(self, request: JobRequest, files: Sequence[Path]) -> str:
+        """Queue ``files``, or without any the request's ``media_url``; the job's id."""
         body = request.model_dump_json(exclude_defaults=True)
-        if file is None:
+        if not files:
             answer = await self._http.post("/v1/jobs", content=body, headers={"Content-Type": "application/json"})
         else:
-            with await anyio.to_thread.run_sync(partial(io.FileIO, file)) as opened:
-                request_part = (None, body.encode(), "application/json")
-                answer = await self._http.post("/v1/jobs", files={"request": request_part, "file": (file.name, opened)})
+            with ExitStack() as opened:
+                contents = [opened.enter_context(await anyio.to_thread.run_sync(io.FileIO, file)) for file in files]
+                tracks = [("file", (file.name, content)) for file, content in zip(files, contents, strict=True)]
+                request_part = ("request", (None, body.encode(), "application/json"))
+                answer = await self._http.post("/v1/jobs", files=[request_part, *tracks])
         return _Job.model_validate_json(_good(answer).content, extra="ignore").id
 
     async def follow(self, job_id: str, tell: Callable[[Progress], None]) -> None:

@@ -1,25 +1,27 @@
-"""``antiphon transcribe``: one recording in, its transcript on standard output."""
+"""``antiphon transcribe``: a recording in, its transcript on standard output."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from uuid import UUID
 
 import anyio
 import httpx2
 from tqdm import tqdm
 
 from api.client import Client, Refused, Trouble, answers
+from api.order import Order
 from api.security import issue_token
 from api.service import Service, end_on_signals, new_room, reached_at
 from api.transcripts import FORMS
-from pipeline.jobs import JobRequest, Progress, Tenant
+from pipeline.jobs import Progress, Tenant
 from pipeline.observer import Observer
 from pipeline.settings import Settings
+from pipeline.store import TenantJobs
 from pipeline.store.memory import MemoryStore
 from stages import chain
 from stages.engines import Engine, load
@@ -28,15 +30,6 @@ from stages.scratch import scratch
 TENANT: Final = Tenant("local")
 TOKEN_SECONDS: Final = 24 * 3600
 UPLOAD_BYTES: Final = 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What to transcribe, and how to show it. ``file`` is None where ``request`` has a URL."""
-
-    request: JobRequest
-    file: Path | None
-    form: str
 
 
 def transcribe(settings: Settings, order: Order, *, once: bool) -> str:
@@ -57,7 +50,7 @@ async def _at(address: str, settings: Settings, order: Order) -> str:
     token = issue_token(settings.auth, TENANT, seconds=TOKEN_SECONDS)
     try:
         async with Client.connected(address, token) as client:
-            job_id = await client.submit(order.request, order.file)
+            job_id = await client.submit(order.request, order.files)
             with _bar() as tell:
                 await client.follow(job_id, tell)
             return await client.transcript(job_id, order.form)
@@ -85,12 +78,7 @@ async def _alone(engine: Engine, settings: Settings, order: Order) -> str:
 async def _once(engine: Engine, settings: Settings, order: Order) -> str:
     store = MemoryStore()
     jobs, queue = store.tenant(TENANT), store.queue()
-    uploads = []
-    if order.file is not None:
-        async with jobs.upload() as upload, await anyio.open_file(order.file, "rb") as file:
-            while chunk := await file.read(UPLOAD_BYTES):
-                await upload.write(chunk)
-        uploads.append(upload.id)
+    uploads = [await _stored(jobs, file) for file in order.files]
     job = await jobs.submit(order.request, uploads=uploads)
     claim = await queue.claim(replica="once", lease_seconds=float("inf"))
     assert claim is not None  # submitted above
@@ -103,6 +91,13 @@ async def _once(engine: Engine, settings: Settings, order: Order) -> str:
     problem = ended.error or ended.last_error
     assert problem is not None  # neither completed nor failed would be a bug of the chain's
     raise Refused(str(Trouble(title=problem.title, detail=problem.detail)))
+
+
+async def _stored(jobs: TenantJobs, file: Path) -> UUID:
+    async with jobs.upload() as upload, await anyio.open_file(file, "rb") as opened:
+        while chunk := await opened.read(UPLOAD_BYTES):
+            await upload.write(chunk)
+        return upload.id
 
 
 @contextmanager
