@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
+from stages.bleed import sharing
+from stages.messages import Bleed
 from stages.speech import LONGEST_SAMPLES
 from stages.spool import SAMPLE_RATE, Region, Spool
 from stages.voice import Floats, floats
@@ -26,11 +28,11 @@ class Piece:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class SpeechWindow:
-    """Speech of one track, in order. ``samples``: float32, shape (n,), mono, 16 000 Hz, −1 … 1, at most 30 s."""
+    """Speech of one track, in order, at most 30 s; its sound stays in the spool until it is read."""
 
-    samples: Floats
+    regions: tuple[Region, ...]
     pieces: tuple[Piece, ...]
 
     @property
@@ -38,9 +40,24 @@ class SpeechWindow:
         return sum(piece.seconds for piece in self.pieces)
 
     @property
+    def begins(self) -> float:
+        """Where on the track its first sound lies, in seconds."""
+        return self.pieces[0].track_start
+
+    @property
     def passed(self) -> float:
         """Seconds of the track up to which all speech lies in this window or an earlier one."""
         return self.pieces[-1].track_start + self.pieces[-1].seconds
+
+    async def samples(self, spool: Spool, without: Sequence[Bleed] = ()) -> Floats:
+        """The sound, with silence in place of any bleed in it: float32, shape (n,), mono, 16 000 Hz, −1 … 1."""
+        sounds = []
+        for region in self.regions:
+            sound = await spool.read(region.start, region.end - region.start)
+            for other in sharing(without, region):
+                sound[max(0, other.region.start - region.start) : other.region.end - region.start] = 0
+            sounds.append(sound)
+        return floats(np.concatenate(sounds))
 
     def to_track(self, seconds: float) -> float:
         """Where a time of this window lies on the track. A seam between pieces belongs to the later one."""
@@ -61,15 +78,15 @@ class SpeechWindow:
 
 async def windows(spool: Spool, speech: AsyncGenerator[Region, None]) -> AsyncGenerator[SpeechWindow, None]:
     """The regions of ``speech``, in order, each in one window. ``speech`` is closed at the end."""
-    pieces: tuple[Region, ...] = ()
+    held: tuple[Region, ...] = ()
     async with aclosing(speech):
         async for region in speech:
-            longer = joined(pieces, region)
+            longer = joined(held, region)
             if longer is None:
-                yield await _window(spool, pieces)
-            pieces = longer or (region,)
-    if pieces and spool.error is None:
-        yield await _window(spool, pieces)
+                yield SpeechWindow(held, laid_out(held))
+            held = longer or (region,)
+    if held and spool.error is None:
+        yield SpeechWindow(held, laid_out(held))
 
 
 def joined(pieces: tuple[Region, ...], region: Region) -> tuple[Region, ...] | None:
@@ -78,11 +95,6 @@ def joined(pieces: tuple[Region, ...], region: Region) -> tuple[Region, ...] | N
         pieces, region = pieces[:-1], Region(pieces[-1].start, region.end)
     longer = (*pieces, region)
     return longer if sum(piece.end - piece.start for piece in longer) <= LONGEST_SAMPLES else None
-
-
-async def _window(spool: Spool, regions: tuple[Region, ...]) -> SpeechWindow:
-    sounds = [await spool.read(region.start, region.end - region.start) for region in regions]
-    return SpeechWindow(floats(np.concatenate(sounds)), laid_out(regions))
 
 
 def laid_out(regions: tuple[Region, ...]) -> tuple[Piece, ...]:

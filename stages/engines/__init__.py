@@ -54,7 +54,10 @@ class DraftWord:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """What an engine heard in one window. No speech: no words, and ``text`` empty. Fields it cannot give are None."""
+    """What an engine heard in one window. No speech: no words, and ``text`` empty. Fields it cannot give are None.
+
+    From an engine that gives no times of words: ``text`` alone.
+    """
 
     text: str
     words: tuple[DraftWord, ...]
@@ -78,7 +81,7 @@ class Capabilities:
     """What the loaded model can do, and how it wants to be fed.
 
     ``lanes``: how many threads may call ``run`` at once. ``bytes_per_item``: what one prepared window takes until it
-    is done. ``languages``: codes it knows.
+    is done. ``languages``: codes it knows. ``words``: whether it gives times of words.
     """
 
     lanes: int

@@ -40,12 +40,13 @@ class Fault(BaseModel):
 
 
 class Script(BaseModel):
-    """A batch takes ``base_seconds``, and ``window_seconds`` for each window in it."""
+    """A batch takes ``base_seconds``, and ``window_seconds`` for each window in it. ``words``: with times of words."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     lines: tuple[str, ...] = Field(("The quick brown fox jumps over the lazy dog.",), min_length=1)
     language: str = "en"
+    words: bool = True
     base_seconds: float = Field(0.0, ge=0)
     window_seconds: float = Field(0.0, ge=0)
     lanes: int = Field(1, ge=1)
@@ -85,7 +86,7 @@ class MockEngine:
             lanes=script.lanes,
             max_batch=script.max_batch,
             languages=LANGUAGES,
-            words=True,
+            words=script.words,
             translate=True,
             prompt=True,
             cancellable=True,
@@ -137,7 +138,7 @@ class MockEngine:
         told = item.options.language
         return Draft(
             text=item.line,
-            words=_spread(item.line, item.seconds),
+            words=_spread(item.line, item.seconds) if self.script.words else (),
             language=told or self.script.language,
             language_probability=None if told else 0.99,
             avg_logprob=-0.1 if item.line else None,

@@ -9,7 +9,7 @@ There is no linger: batches form while the lanes are busy, and an idle lane star
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Hashable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -90,15 +90,15 @@ class ModelRoom:
             yield
             group.cancel_scope.cancel()
 
-    async def ask(self, window: Window) -> Draft | WindowError:
-        """What the engine hears in ``window``; an error of that window is a value. Waits while the room is full."""
+    async def ask(self, window: Window | Callable[[], Awaitable[Window]]) -> Draft | WindowError:
+        """What the engine hears in ``window``; an error of that window is a value. Waits while the room is full.
+
+        A window that is still to be read is read when there is room for it: what waits holds no samples.
+        """
         async with self._held:
-            try:
-                item = await to_thread.run_sync(self.engine.prepare, window, limiter=self._preparing)
-            except EngineLost:
-                raise
-            except Exception as error:
-                return _broken(error, windows=1)
+            item = await self._prepared(window)
+            if isinstance(item, WindowError):
+                return item
             ask = _Ask(item, self.engine.batch_key(item))
             self._ready.append(ask)
             self._arrived.set()
@@ -108,6 +108,15 @@ class ModelRoom:
                 self._give_up(ask)
         assert ask.answer is not None
         return ask.answer
+
+    async def _prepared(self, window: Window | Callable[[], Awaitable[Window]]) -> Any | WindowError:
+        read = window if isinstance(window, Window) else await window()
+        try:
+            return await to_thread.run_sync(self.engine.prepare, read, limiter=self._preparing)
+        except EngineLost:
+            raise
+        except Exception as error:
+            return _broken(error, windows=1)
 
     def _give_up(self, ask: _Ask) -> None:
         """Nobody waits for this window any more; a batch for nobody is told to stop."""
