@@ -80,6 +80,9 @@ class DownloadSettings(Section):
 class AudioSettings(Section):
     max_tracks: Count = 32
     max_seconds: Positive = Field(12 * 3600.0, description="Longest recording.")
+    scratch_bytes: Count = Field(
+        64 * GIB, description="Disk for decoded tracks of all jobs at once; 12 hours of 32 tracks take 41 GiB."
+    )
     vad_threshold: float = Field(0.5, gt=0, lt=1, description="Speech begins at this probability, ends 0.15 below.")
 
 

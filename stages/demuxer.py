@@ -1,9 +1,14 @@
-"""Media into tracks: opens a job's files, says what its tracks are made of, and hands each on while it is decoded."""
+"""Media into tracks: opens a job's files, plans its tracks, and hands each on – while it is decoded, where it can be.
+
+What must be known to the end of all tracks (two voices or stereo, duplicates, cross-talk) is judged before any is
+handed on; only ``multitrack`` jobs that need it wait.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager
+from math import ceil
 from typing import Any
 
 import anyio
@@ -11,46 +16,92 @@ from anyio import CapacityLimiter, to_thread
 from anyio.abc import TaskGroup
 
 from pipeline.claim import Claim
+from pipeline.errors import JobError
+from pipeline.jobs import JobRequest
 from pipeline.settings import AudioSettings, cores
 from pipeline.stage import Split
-from pipeline.transcript import Track
-from stages.decoding import Decoding, Feed, TrackPlan
-from stages.mediafile import MediaFile, open_all
+from stages.decoding import Decoding
+from stages.judging import judged
+from stages.mediafile import MediaFile, StreamFacts, close_all, open_all
 from stages.messages import Media, TrackAudio
-from stages.spool import Spool
+from stages.scratch import Room
+from stages.spool import BYTES_PER_SECOND, Spool
+from stages.tracks import Plan, TrackPlan, planned
+
+Files = Sequence[MediaFile | JobError]
 
 
 class Demuxer(Split[Media, TrackAudio]):
-    """Yields each track at once; its spool grows on behind it. Errors found later are the spool's ``error``."""
+    """Errors of decoding are the spools' ``error``; raised is only what concerns the whole job before it begins."""
 
     def __init__(self, settings: AudioSettings) -> None:
         self._settings = settings
         self._behind: TaskGroup
         self._threads: CapacityLimiter
+        self._room: Room
 
     def running(self) -> AbstractAsyncContextManager[Any]:
         self._threads = CapacityLimiter(cores())
+        self._room = Room(self._settings.scratch_bytes)
         self._behind = anyio.create_task_group()
         return self._behind
 
     async def handle(self, claim: Claim, item: Media) -> AsyncGenerator[TrackAudio, None]:
+        request = claim.job.request
         files = await to_thread.run_sync(open_all, item.paths)
-        plans = downmix(files)
-        spools = [Spool(claim.scratch / f"track-{plan.track.index}.pcm") for plan in plans]
-        decoding = Decoding(files, plans, spools, self._settings.max_seconds)
+        claim.resources.push_async_callback(to_thread.run_sync, close_all, files)
+        plan = planned(request, [_streams(file) for file in files], self._settings.max_tracks)
+        declared = [file.declared if isinstance(file, MediaFile) else 0.0 for file in files]
+        lengths = [_seconds(track, declared) for track in plan.tracks]
+        total = None if None in lengths else sum(length for length in lengths if length)
+        claim.advance("demuxing", audio_seconds_total=total, tracks_total=len(plan.tracks))
+        spools = await self._decode(claim, files, plan)
+        if _waits(request, plan):
+            tracks = await judged(claim, plan.tracks, spools, self._settings)
+            total = sum(audio.spool.seconds for audio in tracks if audio.track.duplicate_of is None)
+        else:
+            pairs = zip(plan.tracks, spools, strict=True)
+            tracks = tuple(TrackAudio(track.track, spool, of=len(spools)) for track, spool in pairs)
+        claim.advance("demuxing", 1.0, audio_seconds_total=total, tracks_total=len(tracks))
+        for audio in tracks:
+            yield audio
+
+    async def _decode(self, claim: Claim, files: Files, plan: Plan) -> list[Spool]:
+        """Begin to decode, and say into what. All that it takes is given back when the claim has ended."""
+        count = _scratch_bytes(plan, files, self._settings.max_seconds)
+        await self._room.borrow(count)
+        claim.resources.callback(self._room.give_back, count)
+        spools = [Spool(claim.scratch / f"track-{number}.pcm") for number in range(len(plan.decoded))]
+        decoding = Decoding(files, plan.decoded, spools, notices=plan.notices, max_seconds=self._settings.max_seconds)
         self._behind.start_soon(decoding.run, claim, self._threads)
         claim.resources.push_async_callback(decoding.stop)
-        lengths = [file.declared for file in files if file.declared]
-        claim.advance("demuxing", 1.0, audio_seconds_total=max(lengths, default=None), tracks_total=len(plans))
-        for plan, spool in zip(plans, spools, strict=True):
-            yield TrackAudio(plan.track, spool, of=len(plans))
+        return spools
 
 
-def downmix(files: Sequence[MediaFile]) -> tuple[TrackPlan, ...]:
-    """One track of everything: all audio streams of all files, from time 0 of each."""
-    first = files[0].streams[0]
-    tags = {key: value for key in ("title", "language") if (value := first.metadata.get(key, "und")) != "und"}
-    codec, rate = first.codec_context.codec.canonical_name, first.codec_context.sample_rate
-    track = Track(id="downmix", index=0, stream=None, channel=None, codec=codec, sample_rate=rate, metadata=tags)
-    feeds = tuple(Feed(number, stream.index) for number, file in enumerate(files) for stream in file.streams)
-    return (TrackPlan(track, feeds),)
+def _streams(file: MediaFile | JobError) -> Sequence[StreamFacts]:
+    return file.streams if isinstance(file, MediaFile) else (StreamFacts(0, error=file),)
+
+
+def _waits(request: JobRequest, plan: Plan) -> bool:
+    """Whether something must be known of the tracks that only their ends can tell."""
+    if request.processing_mode != "multitrack":
+        return False
+    return any(track.sides for track in plan.tracks) or (len(plan.tracks) > 1 and request.crosstalk != "off")
+
+
+def _seconds(plan: TrackPlan, lengths: Sequence[float | None]) -> float | None:
+    """How long a track will be, by the lengths of the files."""
+    ends = [(lengths[feed.file], feed.offset) for feed in plan.feeds]
+    if any(length is None for length, _ in ends):
+        return None
+    return max((length + offset for length, offset in ends if length is not None), default=0.0)
+
+
+def _scratch_bytes(plan: Plan, files: Files, max_seconds: float) -> int:
+    """What the tracks may take on disk: as long as the files surely are, or may at most be."""
+    lengths = [file.known_seconds if isinstance(file, MediaFile) else 0.0 for file in files]
+    seconds = [_seconds(part, lengths) for part in plan.decoded]
+    seconds += [_seconds(track, lengths) for track in plan.tracks if track.sides][:1]  # sides are joined one by one
+    return (
+        sum(ceil(max_seconds if length is None else min(length, max_seconds)) for length in seconds) * BYTES_PER_SECOND
+    )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +14,7 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.packet import Packet
 
-from pipeline.errors import MediaCorrupt, MediaUnsupported
+from pipeline.errors import JobError, MediaCorrupt, MediaUnsupported
 from pipeline.settings import MIB
 from pipeline.transcript import Notice
 from stages.cutoff import is_cut_off
@@ -33,41 +34,65 @@ OPTIONS: Final = {
 SHORT_SECONDS, SHORT_SHARE = 1.0, 0.02  # video often outlasts its sound by a few frames
 
 
+@dataclass(frozen=True, slots=True)
+class StreamFacts:
+    """What a file says of one of its audio streams, or why it cannot be decoded.
+
+    ``number``: its place among all streams of its file, as libav counts them.
+    """
+
+    number: int
+    codec: str | None = None
+    sample_rate: int | None = None
+    channels: int = 1
+    layout: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    error: JobError | None = None
+
+
 @dataclass(eq=False, slots=True)
 class MediaFile:
-    """One open file, and what went wrong while it was read. ``declared``: the length it claims to have."""
+    """One open file, and what went wrong while it was read. ``declared``: the length it claims to have.
+
+    ``name`` is what a client knows it by.
+    """
 
     path: Path
+    name: str
     container: InputContainer
-    streams: tuple[AudioStream, ...]
+    streams: tuple[StreamFacts, ...]
     declared: float | None
-    unreadable: int = 0
     damaged: int = 0
+    _audio: tuple[AudioStream, ...] = ()
     _last: Packet[AudioStream] | None = None
 
     @classmethod
-    def open(cls, path: Path) -> MediaFile:
+    def open(cls, path: Path, name: str = "The file") -> MediaFile:
         """Raises ``MediaUnsupported`` or ``MediaCorrupt`` when there is nothing in it to decode."""
         container = _container(path)
         for stream in container.streams:
             stream.discard = av.stream.Discard.none if stream.type == "audio" else av.stream.Discard.all
-        audio = container.streams.audio
+        if not container.streams.audio:
+            raise MediaUnsupported(f"{name} has no audio stream.")
+        audio = tuple(stream for stream in container.streams.audio if _has_decoder(stream))
         if not audio:
-            raise MediaUnsupported("The file has no audio stream.")
-        # PyAV gives a stream whose codec libav has no decoder for no codec context, though its types say otherwise.
-        streams = tuple(stream for stream in audio if getattr(stream, "codec_context", None) is not None)
-        if not streams:
             raise MediaUnsupported(
                 f"No decoder for the audio codec of this {container.format.name} file is known here."
             )
-        for stream in streams:
+        for stream in audio:
             stream.codec_context.thread_count = 1
-        return cls(path, container, streams, _declared(container, streams), unreadable=len(audio) - len(streams))
+        facts = tuple(_facts(stream) for stream in container.streams.audio)
+        return cls(path, name, container, facts, _declared(container, audio), _audio=audio)
+
+    @property
+    def known_seconds(self) -> float | None:
+        """The length it claims to have, unless libav made that up."""
+        return None if self.declared is None or self._is_guess(self.declared) else self.declared
 
     def packets(self) -> Iterator[Packet[AudioStream]]:
         """Each stream ends with an empty packet that flushes its decoder; after a read error nothing more comes."""
         try:
-            for packet in self.container.demux(self.streams):
+            for packet in self.container.demux(self._audio):
                 self.damaged += packet.is_corrupt
                 self._last = packet if packet.size else self._last
                 yield packet
@@ -81,38 +106,82 @@ class MediaFile:
         except av.FFmpegError:
             self.damaged += 1
             return
-        zero = (self.container.start_time or 0) / 1_000_000
         for frame in decoded:
-            at = None if frame.pts is None or frame.time_base is None else float(frame.pts * frame.time_base) - zero
-            yield frame, at
+            yield frame, self._seconds(frame.pts, frame.time_base)
+
+    def span(self, packet: Packet[AudioStream]) -> tuple[float | None, float]:
+        """Where a packet that is not decoded starts, as a frame does, and its length; both in seconds."""
+        length = float(packet.duration * packet.time_base) if packet.duration and packet.time_base else 0.0
+        return self._seconds(packet.pts, packet.time_base), length
 
     def notices(self, end: float) -> Iterator[Notice]:
         """What the client should know, now that the audio was found to end at ``end`` seconds."""
         if missing := self._missing(end):
             yield Notice(code="media-truncated", detail=missing)
         if self.damaged:
-            detail = f"{self.damaged} pieces of the file could not be decoded and are missing."
+            detail = f"{self.name} has {self.damaged} pieces that could not be decoded; they are missing."
             yield Notice(code="media-damaged", detail=detail)
-        if self.unreadable:
-            detail = f"{self.unreadable} audio streams have a codec that is not known here and are left out."
-            yield Notice(code="stream-unsupported", detail=detail)
+
+    def _seconds(self, stamp: int | None, base: Fraction | None) -> float | None:
+        """A time stamp on the media's clock, which is at 0 where the first of all streams begins."""
+        zero = (self.container.start_time or 0) / 1_000_000
+        return None if stamp is None or base is None else float(stamp * base) - zero
 
     def _missing(self, end: float) -> str | None:
         said = self.declared or 0.0
         if said - end > max(SHORT_SECONDS, SHORT_SHARE * said) and not self._is_guess(said):
-            return f"The file says it is {said:.1f} s long, but its audio ends at {end:.1f} s."
+            return f"{self.name} says it is {said:.1f} s long, but its audio ends at {end:.1f} s."
         if is_cut_off(self.path, self.container.format.name, bytes(self._last) if self._last else b""):
-            return f"The file was cut off; its audio ends at {end:.1f} s."
+            return f"{self.name} was cut off; its audio ends at {end:.1f} s."
         return None
 
     def _is_guess(self, declared: float) -> bool:
         """Whether libav made this length up from size and bit rate, as it does for bare MP3 and AAC."""
-        rate = self.streams[0].codec_context.bit_rate
+        rate = self._audio[0].codec_context.bit_rate
         return rate is not None and abs(rate * declared / 8 / self.container.size - 1) < SHORT_SHARE
 
 
-def open_all(paths: Iterable[Path]) -> tuple[MediaFile, ...]:
-    return tuple(MediaFile.open(path) for path in paths)
+def open_all(paths: Sequence[Path]) -> tuple[MediaFile | JobError, ...]:
+    """Each file, or why it cannot be opened. Raises the first reason where none can."""
+    names = [f"File {number}" for number in range(len(paths))] if len(paths) > 1 else ["The file"]
+    opened = tuple(_opened(path, name) for path, name in zip(paths, names, strict=True))
+    errors = [file for file in opened if isinstance(file, JobError)]
+    if len(errors) == len(paths):
+        raise errors[0]
+    return opened
+
+
+def close_all(files: Iterable[MediaFile | JobError]) -> None:
+    for file in files:
+        if isinstance(file, MediaFile):
+            file.container.close()
+
+
+def _opened(path: Path, name: str) -> MediaFile | JobError:
+    try:
+        return MediaFile.open(path, name)
+    except JobError as error:
+        return error
+
+
+def _has_decoder(stream: AudioStream) -> bool:
+    # PyAV gives a stream whose codec libav has no decoder for no codec context, though its types say otherwise.
+    return getattr(stream, "codec_context", None) is not None
+
+
+def _facts(stream: AudioStream) -> StreamFacts:
+    if not _has_decoder(stream):
+        error = MediaUnsupported("No decoder for the codec of this audio stream is known here.")
+        return StreamFacts(stream.index, tags=stream.metadata, error=error)
+    context = stream.codec_context
+    return StreamFacts(
+        number=stream.index,
+        codec=context.codec.canonical_name,
+        sample_rate=context.sample_rate,
+        channels=max(1, context.channels),
+        layout=context.layout.name,
+        tags=stream.metadata,
+    )
 
 
 def _container(path: Path) -> InputContainer:

@@ -19,6 +19,7 @@ from pipeline.transcript import Notice
 
 SAMPLE_RATE: Final = 16_000
 BYTES_PER_SAMPLE: Final = 2
+BYTES_PER_SECOND: Final = SAMPLE_RATE * BYTES_PER_SAMPLE
 Samples = NDArray[np.int16]
 
 
@@ -90,6 +91,10 @@ class Spool:
             self._ended = True
             self._wake()
 
+    def erase(self) -> None:
+        """Free its disk; nobody may read it any more. Blocks: for a worker thread."""
+        self._path.unlink(missing_ok=True)
+
     @property
     def ended(self) -> bool:
         return self._ended
@@ -98,6 +103,11 @@ class Spool:
     def seconds(self) -> float:
         """How much has arrived so far."""
         return self._published / SAMPLE_RATE
+
+    @property
+    def length(self) -> int:
+        """How many samples have arrived so far."""
+        return self._published
 
     @property
     def begins(self) -> float:

@@ -204,7 +204,7 @@ async def test_a_full_disk_is_told_without_its_path_and_may_pass(
 async def test_a_bug_is_told_to_the_log_alone_and_comes_again(
     claim: Claim, media: Path, logs: list[EventDict], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stages.decoding.SCALES", {})
+    monkeypatch.setattr("stages.lines.SCALES", {})
     async with demuxed(claim, media / "jfk.flac") as [track]:
         await heard(track)
     assert isinstance(track.spool.error, Internal)
