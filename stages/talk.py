@@ -28,8 +28,8 @@ class Stretch:
     end: float
 
     @property
-    def is_remark(self) -> bool:
-        return self.end - self.start <= REMARK_SECONDS
+    def seconds(self) -> float:
+        return self.end - self.start
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +43,13 @@ class Talk:
     def of(cls, tracks: Mapping[str, Sequence[Segment]]) -> Talk:
         """``tracks``: the utterances of each, in time order."""
         by_track = {name: _stretches(track) for name, track in tracks.items()}
-        at_length = (stretch for said in by_track.values() for stretch in said if not stretch.is_remark)
+        at_length = (stretch for said in by_track.values() for stretch in said if stretch.seconds > REMARK_SECONDS)
         return cls(by_track, sorted(at_length, key=_START))
 
-    def only_remarks(self, track: str, start: float, end: float) -> bool:
-        """Whether others than ``track`` are heard between these times, and none of them at length."""
+    def others(self, track: str, start: float, end: float) -> Sequence[Stretch]:
+        """What is heard of other tracks than this one between these times, and however long it goes on around them."""
         others = (said for name, said in self.by_track.items() if name != track)
-        heard = [stretch for said in others for stretch in _between(said, start, end)]
-        return bool(heard) and all(stretch.is_remark for stretch in heard)
+        return [stretch for said in others for stretch in _between(said, start, end)]
 
     def interruptions(self, turn: Segment) -> Iterator[Stretch]:
         """What others begin to say at length while ``turn`` lasts."""

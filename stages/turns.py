@@ -85,7 +85,7 @@ def _sentences(track: Iterable[Segment], talk: Talk) -> Iterator[Segment]:
     """The utterances of a track, but as one those that only others' remarks have parted."""
     held: list[Segment] = []
     for segment in track:
-        if held and not _goes_on(held[-1], segment, talk):
+        if held and not _goes_on(held, segment, talk):
             yield _joined(held)
             held = []
         held.append(segment)
@@ -93,15 +93,18 @@ def _sentences(track: Iterable[Segment], talk: Talk) -> Iterator[Segment]:
         yield _joined(held)
 
 
-def _goes_on(before: Segment, after: Segment, talk: Talk) -> bool:
-    return (
+def _goes_on(held: Sequence[Segment], after: Segment, talk: Talk) -> bool:
+    """Whether a sentence goes on after a pause that others filled with remarks, none longer than it was itself."""
+    before, seconds = held[-1], held[-1].end - held[0].start
+    within = (
         bool(before.words and after.words)
         and not (before.crosstalk or after.crosstalk)
         and before.language == after.language
         and not before.text.endswith(SENTENCE_ENDS)
         and after.start - before.end <= HELD_SECONDS
-        and talk.only_remarks(before.track, before.end, after.start)
     )
+    heard = talk.others(before.track, before.end, after.start) if within else ()
+    return bool(heard) and all(said.seconds <= min(seconds, REMARK_SECONDS) for said in heard)
 
 
 def _joined(parts: Sequence[Segment]) -> Segment:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import accumulate, pairwise
 from random import Random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.transcript import Segment, Word
+from pipeline.transcript import Crosstalk, Segment, Word
 from stages.talk import GAP_SECONDS
-from stages.turns import LONG_SECONDS, SENTENCE_ENDS, turns, utterances
+from stages.turns import BREAK_SECONDS, LONG_SECONDS, SENTENCE_ENDS, turns, utterances
+from tests.stages.talking import conversations, numbered, utterance, words_by_track
 
 texts = st.sampled_from([" and", " so.", " why?", "你", "好。", "\u3000はい", " ", ""]) | st.text(max_size=5)
 # Gap before the word, and its length: breaths, pauses, words on top of one another.
@@ -32,27 +35,12 @@ def at(*times: tuple[float, float], text: str = " word") -> list[Word]:
     return [Word(word=text, start=start, end=end, confidence=0.9) for start, end in times]
 
 
-def segment(n: int, start: float, track: str = "a") -> Segment:
-    return Segment(
-        id=n,
-        track=track,
-        start=start,
-        end=start + 1.0,
-        text=f"{track}{n}",
-        language="en",
-        confidence=0.9,
-        avg_logprob=None,
-        no_speech_prob=None,
-        compression_ratio=None,
-    )
-
-
 @given(tracks_of_words)
 def test_no_word_is_lost_doubled_moved_or_changed_save_for_the_space_before_an_utterance(words: list[Word]) -> None:
     cut = [*utterances(words)]
     assert all(cut)
     openings = {*accumulate(map(len, cut), initial=0)}
-    assert [word for utterance in cut for word in utterance] == [
+    assert [word for piece in cut for word in piece] == [
         word.model_copy(update={"word": word.word.lstrip()}) if n in openings else word for n, word in enumerate(words)
     ]
 
@@ -60,8 +48,8 @@ def test_no_word_is_lost_doubled_moved_or_changed_save_for_the_space_before_an_u
 @given(tracks_of_words)
 def test_an_utterance_ends_at_every_pause_and_otherwise_only_with_a_long_sentence(words: list[Word]) -> None:
     cut = [*utterances(words)]
-    for utterance in cut:
-        assert all(after.start - before.end <= GAP_SECONDS for before, after in pairwise(utterance))
+    for piece in cut:
+        assert all(after.start - before.end <= GAP_SECONDS for before, after in pairwise(piece))
     for earlier, later in pairwise(cut):
         if later[0].start - earlier[-1].end <= GAP_SECONDS:
             assert earlier[-1].end - earlier[0].start > LONG_SECONDS
@@ -70,34 +58,269 @@ def test_an_utterance_ends_at_every_pause_and_otherwise_only_with_a_long_sentenc
 
 def test_a_breath_does_not_end_an_utterance_and_a_pause_does() -> None:
     words = at((0.0, 1.0), (1.5, 2.0), (2.7, 3.0))
-    assert [len(utterance) for utterance in utterances(words)] == [2, 1]
+    assert [len(piece) for piece in utterances(words)] == [2, 1]
 
 
 def test_an_utterance_that_has_become_long_ends_with_its_sentence() -> None:
     sentence = [*at((0.0, 4.0), (4.0, 7.0), (7.0, 8.0)), *at((8.0, 9.0), text=" end."), *at((9.0, 10.0))]
-    assert [len(utterance) for utterance in utterances(sentence)] == [4, 1]
+    assert [len(piece) for piece in utterances(sentence)] == [4, 1]
 
 
 def test_a_short_sentence_does_not_end_an_utterance() -> None:
-    assert [len(utterance) for utterance in utterances(at((0.0, 1.0), (1.0, 2.0), text=" Yes."))] == [2]
+    assert [len(piece) for piece in utterances(at((0.0, 1.0), (1.0, 2.0), text=" Yes."))] == [2]
 
 
 def test_where_nothing_is_said_there_is_no_utterance() -> None:
     assert [*utterances([])] == []
 
 
-starts = st.lists(st.sampled_from([0.0, 1.0, 1.5, 2.0]), max_size=6).map(sorted)
+def told(*segments: Segment) -> list[tuple[str, str]]:
+    return [(turn.track, turn.text) for turn in turns(numbered(segments), words=True)]
 
 
-@given(st.dictionaries(st.sampled_from(["1:0", "1:1", "2:0"]), starts), st.randoms(use_true_random=False))
-def test_segments_of_all_tracks_are_put_in_one_order_however_they_arrive(
-    tracks: dict[str, list[float]], chance: Random
-) -> None:
-    segments = [segment(n, start, track) for track, times in tracks.items() for n, start in enumerate(times)]
+@given(conversations())
+def test_turns_lose_double_move_and_change_no_word(segments: list[Segment]) -> None:
+    assert words_by_track(turns(segments, words=True)) == words_by_track(segments)
+
+
+@given(conversations())
+def test_turns_are_in_order_numbered_and_made_of_their_words(segments: list[Segment]) -> None:
+    found = turns(segments, words=True)
+    assert [turn.id for turn in found] == [*range(len(found))]
+    assert [*found] == sorted(found, key=lambda turn: (turn.start, turn.track))
+    reached: dict[str, float] = {}
+    for turn in found:
+        words = turn.words or ()
+        assert turn.text == "".join(word.word for word in words)
+        assert words[0].word == words[0].word.lstrip()
+        times = [time for word in words for time in (word.start, word.end)]
+        assert [reached.get(turn.track, 0.0), *times] == sorted([reached.get(turn.track, 0.0), *times])
+        assert (turn.start, turn.end) == (times[0], times[-1])
+        reached[turn.track] = turn.end
+
+
+@given(conversations())
+def test_overlaps_are_all_turns_of_other_tracks_that_share_time_with_one(segments: list[Segment]) -> None:
+    found = turns(segments, words=True)
+    for turn in found:
+        assert turn.overlaps == tuple(
+            other.id
+            for other in found
+            if other.track != turn.track and turn.end > other.start and other.end > turn.start
+        )
+        assert all(turn.id in found[other].overlaps for other in turn.overlaps)
+
+
+@given(conversations(), st.randoms(use_true_random=False))
+def test_turns_do_not_depend_on_the_order_in_which_segments_come(segments: list[Segment], chance: Random) -> None:
     shuffled = [*segments]
     chance.shuffle(shuffled)
-    ordered = turns(shuffled, words=True)
-    assert [s.id for s in ordered] == [*range(len(segments))]
-    assert [(s.start, s.track) for s in ordered] == sorted((s.start, s.track) for s in segments)
-    for track in tracks:
-        assert [s.text for s in ordered if s.track == track] == [s.text for s in segments if s.track == track]
+    assert turns(shuffled, words=True) == turns(segments, words=True)
+
+
+@given(conversations())
+def test_turns_are_the_same_with_their_words_and_without(segments: list[Segment]) -> None:
+    without = [turn.model_copy(update={"words": None}) for turn in turns(segments, words=True)]
+    assert [*turns(segments, words=False)] == without
+
+
+@given(conversations(most=1))
+def test_utterances_of_a_track_that_is_alone_are_its_turns(segments: list[Segment]) -> None:
+    assert [*turns(segments, words=True)] == segments
+
+
+@given(conversations())
+def test_a_voice_from_another_track_and_what_has_no_words_stay_as_they_are(segments: list[Segment]) -> None:
+    def strange(found: Iterable[Segment]) -> list[Segment]:
+        bare = (segment.model_copy(update={"id": 0, "overlaps": ()}) for segment in found)
+        return sorted((one for one in bare if one.crosstalk or not one.words), key=str)
+
+    muted = [one.model_copy(update={"words": None}) if one.id % 3 == 2 else one for one in segments]
+    assert strange(turns(muted, words=True)) == strange(muted)
+
+
+@given(conversations(), conversations(most=1))
+def test_a_turn_is_cut_only_in_a_pause_and_no_more_often_than_others_speak(
+    others: list[Segment], alone: list[Segment]
+) -> None:
+    mine = [one.model_copy(update={"track": "mine"}) for one in alone]
+    parted = [turn.words or () for turn in turns([*others, *mine], words=True) if turn.track == "mine"]
+    ends = {one.end for one in mine}
+    cuts = [(before[-1].end, after[0].start) for before, after in pairwise(parted) if before[-1].end not in ends]
+    assert all(after - before >= BREAK_SECONDS for before, after in cuts)
+    assert len(cuts) <= len(others)
+
+
+@given(conversations(most=1), st.lists(st.integers(0, 30_000), max_size=9))
+def test_remarks_cut_nothing(alone: list[Segment], times: list[int]) -> None:
+    remarks = [utterance("other", (start / 1000, "mm-hm")) for start in sorted({time // 900 * 900 for time in times})]
+    mine = [turn for turn in turns([*alone, *numbered(remarks)], words=True) if turn.track != "other"]
+    assert {turn.start for turn in mine} <= {segment.start for segment in alone}
+
+
+def test_a_sentence_goes_on_after_a_remark_of_another() -> None:
+    assert told(
+        utterance("ann", (0.0, "So I went to")),
+        utterance("bob", (1.2, "mm-hm")),
+        utterance("ann", (2.0, "the market.")),
+        utterance("bob", (2.7, "Yes.")),
+        utterance("ann", (3.5, "Then home.")),
+    ) == [
+        ("ann", "So I went to the market."),
+        ("bob", "mm-hm"),
+        ("bob", "Yes."),
+        ("ann", "Then home."),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("first", "remark", "second"),
+    [
+        (utterance("ann", (0.0, "I went home.")), utterance("bob", (1.0, "Oh.")), utterance("ann", (1.7, "And you?"))),
+        (
+            utterance("ann", (0.0, "I went")),
+            utterance("bob", (1.0, "No no you did not")),
+            utterance("ann", (2.4, "home.")),
+        ),
+        (utterance("ann", (0.0, "I went")), utterance("bob", (1.0, "Where?")), utterance("ann", (2.6, "home."))),
+        (utterance("ann", (0.0, "mm")), utterance("bob", (0.3, "I went")), utterance("ann", (1.5, "hm"))),
+        (utterance("ann", (0.0, "I went")), utterance("bob", (3.0, "Where?")), utterance("ann", (1.5, "home."))),
+        (
+            utterance("ann", (0.0, "I went")),
+            utterance("bob", (1.0, "Où ?")),
+            utterance("ann", (1.5, "là."), language="fr"),
+        ),
+    ],
+    ids=[
+        "the sentence had ended",
+        "more than a remark",
+        "too long a pause",
+        "it was a remark itself",
+        "nothing in the pause",
+        "other language",
+    ],
+)
+def test_what_a_pause_parts_stays_apart(first: Segment, remark: Segment, second: Segment) -> None:
+    parted = [text for track, text in told(first, remark, second) if track == "ann"]
+    assert parted == [first.text, second.text]
+
+
+def test_numbers_of_joined_segments_are_weighted_by_their_words() -> None:
+    [joined, _] = turns(
+        numbered(
+            [
+                utterance("ann", (0.0, "one two three"), avg_logprob=-0.1, no_speech_prob=None),
+                utterance("bob", (0.9, "Yes.")),
+                utterance("ann", (1.5, "four"), avg_logprob=-0.5, no_speech_prob=0.4, compression_ratio=2.0),
+            ]
+        ),
+        words=True,
+    )
+    numbers = (joined.confidence, joined.avg_logprob, joined.no_speech_prob, joined.compression_ratio)
+    assert numbers == (0.9, -0.2, 0.4, 1.25)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "text"),
+    [
+        ("ann said", "nothing", "ann said nothing"),
+        ("彼は", "言った。", "彼は言った。"),
+        ("他说", "好。", "他说好。"),
+        ("그는", "말했다.", "그는 말했다."),
+        ("ฉัน", "ไป", "ฉันไป"),
+        ("彼は", "Python", "彼は Python"),
+    ],
+)
+def test_a_space_comes_back_between_joined_words_where_the_script_has_one(before: str, after: str, text: str) -> None:
+    remark = utterance("bob", (0.6, "hm"))
+    assert told(utterance("ann", (0.0, before)), remark, utterance("ann", (1.2, after)))[0] == ("ann", text)
+
+
+def test_who_interrupts_at_length_is_read_where_they_came_in() -> None:
+    ann = utterance("ann", (0.0, "We should buy the red one"), (1.9, "or perhaps another one"))
+    bob = utterance("bob", (1.4, "But what would that cost us all?"))
+    assert told(ann, bob) == [
+        ("ann", "We should buy the red one"),
+        ("bob", "But what would that cost us all?"),
+        ("ann", "or perhaps another one"),
+    ]
+    first, other, second = turns(numbered([ann, bob]), words=True)
+    assert (first.overlaps, other.overlaps, second.overlaps) == ((1,), (0, 2), (1,))
+    assert (first.avg_logprob, second.avg_logprob) == (ann.avg_logprob, ann.avg_logprob)
+
+
+def test_the_pieces_of_a_cut_turn_are_as_sure_as_their_own_words() -> None:
+    ann = utterance("ann", (0.0, "We should"), (0.8, "perhaps"))
+    words = (*(ann.words or ())[:2], (ann.words or ())[2].model_copy(update={"confidence": 0.4}))
+    bob = utterance("bob", (0.4, "But what would that cost?"))
+    found = turns(numbered([ann.model_copy(update={"words": words, "confidence": 0.733}), bob]), words=False)
+    assert [turn.confidence for turn in found if turn.track == "ann"] == [0.9, 0.4]
+
+
+def test_a_remark_cuts_no_turn() -> None:
+    ann = utterance("ann", (0.0, "We should buy the red one"), (1.9, "or perhaps another"))
+    assert told(ann, utterance("bob", (1.4, "Yes, right.")))[0] == ("ann", ann.text)
+
+
+def test_who_speaks_on_while_another_speaks_is_not_chopped() -> None:
+    ann = utterance("ann", (0.0, "I " * 20), (5.3, "do."))
+    bob = utterance("bob", (1.0, "No " * 25))
+    assert told(ann, bob) == [("ann", ann.text), ("bob", bob.text)]
+
+
+def test_going_on_after_a_breath_takes_nobody_s_floor() -> None:
+    """Ann's two utterances are one stretch of speech, that began before Bob's."""
+    ann = [utterance("ann", (0.0, "I " * 30 + "see.")), utterance("ann", (7.8, "But then again " * 4))]
+    bob = utterance("bob", (5.0, "No " * 11), (8.0, "no " * 8))
+    assert [track for track, _ in told(*ann, bob)] == ["ann", "bob", "ann"]
+
+
+def test_a_debate_with_much_overlap_reads_as_a_debate() -> None:
+    assert told(
+        utterance("ann", (0.0, "Taxes are far too high"), (1.7, "for everybody here.")),
+        utterance("bob", (1.3, "They are lower than ever"), (2.8, "in fact.")),
+        utterance("eve", (1.5, "Well.")),
+        utterance("ann", (4.0, "Lower than when exactly?")),
+        utterance("eve", (4.6, "Please, one after the other"), (6.1, "as we agreed.")),
+        utterance("bob", (5.9, "Than ten years ago I say.")),
+    ) == [
+        ("ann", "Taxes are far too high"),
+        ("bob", "They are lower than ever in fact."),
+        ("eve", "Well."),
+        ("ann", "for everybody here."),
+        ("ann", "Lower than when exactly?"),
+        ("eve", "Please, one after the other"),
+        ("bob", "Than ten years ago I say."),
+        ("eve", "as we agreed."),
+    ]
+
+
+BLEED = Crosstalk(source="bob", score=0.9)
+
+
+def test_a_voice_that_bleeds_in_neither_takes_the_floor_nor_is_a_remark() -> None:
+    long = utterance("ann", (0.0, "We should buy the red one"), (1.9, "or perhaps another one"))
+    assert told(long, utterance("eve", (1.4, "But what would that cost?"), crosstalk=BLEED))[0] == ("ann", long.text)
+    parts = [utterance("ann", (0.0, "I went")), utterance("ann", (1.5, "home."))]
+    assert len(told(*parts, utterance("eve", (0.8, "mm-hm"), crosstalk=BLEED))) == 3
+
+
+def test_own_words_are_not_joined_across_another_s_voice_on_the_same_track() -> None:
+    ann = [
+        utterance("ann", (0.0, "I went")),
+        utterance("ann", (0.8, "mm-hm"), crosstalk=BLEED),
+        utterance("ann", (1.5, "home.")),
+    ]
+    found = turns(numbered([*ann, utterance("bob", (0.8, "mm-hm"))]), words=True)
+    assert [(turn.text, turn.crosstalk) for turn in found if turn.track == "ann"] == [
+        ("I went", None),
+        ("mm-hm", BLEED),
+        ("home.", None),
+    ]
+
+
+def test_segments_without_words_are_ordered_as_they_are() -> None:
+    ann = utterance("ann", (0.0, "We should buy the red one"), (1.9, "or perhaps another"), words=None)
+    bob = utterance("bob", (1.4, "But what would that cost?"), words=None)
+    last = utterance("ann", (4.0, "Nothing."), words=None)
+    assert told(bob, ann, last) == [("ann", ann.text), ("bob", bob.text), ("ann", "Nothing.")]
