@@ -26,3 +26,10 @@ class TestMockEngine(EngineSuite):
     @pytest.fixture
     def broken(self, speech: Sequence[Clip]) -> Window:
         return Window(speech[0], Options(prompt="Please break this."))
+
+
+class TestMockEngineWithoutTimesOfWords(TestMockEngine):
+    @pytest.fixture
+    def engine(self) -> Engine:
+        fault = Fault(mark="break this", kind="window")
+        return MockEngine(Script(lines=("One two three.", "Four five."), words=False, faults=(fault,)))

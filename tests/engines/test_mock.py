@@ -28,6 +28,13 @@ def test_words_are_spread_evenly_over_the_window() -> None:
     assert [(word.word, word.start, word.end) for word in draft.words] == [(" One", 0.0, 1.0), (" two.", 1.0, 2.0)]
 
 
+def test_a_script_may_leave_out_the_times_of_words_and_that_shows_in_what_the_engine_can_do() -> None:
+    mock = MockEngine(Script(lines=("One two.",), words=False))
+    draft = hear(mock, TONE)
+    assert (draft.text, draft.words) == ("One two.", ())
+    assert not mock.capabilities.words
+
+
 def test_different_windows_are_given_different_lines() -> None:
     mock = MockEngine(Script(lines=("One.", "Two.", "Three.")))
     assert len({hear(mock, TONE[:length]).text for length in range(16_000, 32_000, 500)}) == 3

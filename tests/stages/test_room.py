@@ -261,6 +261,31 @@ async def test_no_more_windows_are_prepared_than_memory_was_set_aside_for(memory
     assert engine.most_inside == places
 
 
+async def test_a_window_that_is_still_to_be_read_is_read_when_there_is_room_for_it() -> None:
+    engine = Watched(max_batch=2)
+    room = room_of(engine, memory_limit=1)
+    read: list[int] = []
+    answers: dict[int, Draft | WindowError] = {}
+
+    async def ask(place: int) -> None:
+        async def reading() -> Window:
+            read.append(place)
+            return window(place)
+
+        answers[place] = await room.ask(reading)
+
+    async with room.open(), anyio.create_task_group() as group:
+        engine.gate.clear()
+        for place in range(12):
+            group.start_soon(ask, place)
+        await until(lambda: engine.prepared == 4)
+        await anyio.wait_all_tasks_blocked()
+        assert len(read) == 4
+        engine.gate.set()
+    assert sorted(read) == [*range(12)]
+    assert answers == {place: hear(engine, window(place).samples) for place in range(12)}
+
+
 @given(
     asked=st.lists(st.tuples(st.integers(0, 49), st.sampled_from([1, 5])), max_size=12),
     lanes=st.integers(1, 3),
