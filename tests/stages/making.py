@@ -25,11 +25,14 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Stream:
+    """``lost``: from when to when, in seconds, its packets are not in the file."""
+
     parts: Sequence[Part]
     rate: int = 48_000
     codec: str = "pcm_s16le"
     title: str = ""
     bit_rate: int | None = None
+    lost: tuple[float, float] = (0.0, 0.0)
 
 
 def clicks(*times: float, seconds: float, rate: int = 48_000, begins: float = 0.0, channels: int = 1) -> Sound:
@@ -76,7 +79,9 @@ def film(path: Path, *, sound: Sound | None, seconds: int = 1) -> Path:
 
 def _encoded(container: av.container.OutputContainer, stream: Stream) -> list[av.Packet[av.AudioStream]]:
     layout = "mono" if len(stream.parts[0].sound) == 1 else "stereo"
-    out = container.add_stream(stream.codec, rate=stream.rate, layout=layout)
+    # libav's own Vorbis encoder, the only one there always is, has to be asked for like this.
+    options = {"strict": "experimental"}
+    out = container.add_stream(stream.codec, stream.rate, options, layout=layout)
     assert isinstance(out, av.AudioStream)
     if stream.bit_rate:
         out.bit_rate = stream.bit_rate
@@ -91,7 +96,9 @@ def _encoded(container: av.container.OutputContainer, stream: Stream) -> list[av
         whole.pts = round(part.start * stream.rate)
         for frame in [*convert.resample(whole), *convert.resample(None)]:
             packets += out.encode(frame)
-    return packets + out.encode(None)
+    packets += out.encode(None)
+    begin, end = stream.lost
+    return [packet for packet in packets if not begin <= (packet.pts or 0) * packet.time_base < end]
 
 
 def sound_of(path: Path) -> tuple[Sound, int]:
