@@ -12,6 +12,7 @@ from pipeline.claim import Claim
 from pipeline.errors import Internal, JobError
 from pipeline.transcript import Notice
 from stages.clock import Clock, Hand
+from stages.disk import Loan
 from stages.lines import Line, Mix, Source
 from stages.mediafile import MediaFile
 from stages.spool import Spool
@@ -28,13 +29,14 @@ class Decoding:
         files: Sequence[MediaFile | JobError],
         plans: Sequence[TrackPlan],
         spools: Sequence[Spool],
+        loan: Loan,
         *,
         notices: Iterable[Notice] = (),
         max_seconds: float,
     ) -> None:
         self._plans, self._max_seconds = plans, max_seconds
         self._files = {number: file for number, file in enumerate(files) if isinstance(file, MediaFile)}
-        self._mixes = [Mix(spool, plan.error) for plan, spool in zip(plans, spools, strict=True)]
+        self._mixes = [Mix(spool, loan, plan.error) for plan, spool in zip(plans, spools, strict=True)]
         self._mixes[0].warnings += notices
         self._scope = anyio.CancelScope()
         self._stopped = anyio.Event()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager
 from math import ceil
-from typing import Any
+from typing import Any, Final
 
 import anyio
 from anyio import CapacityLimiter, to_thread
@@ -21,12 +21,14 @@ from pipeline.jobs import JobRequest
 from pipeline.settings import AudioSettings, cores
 from pipeline.stage import Split
 from stages.decoding import Decoding
+from stages.disk import Disk
 from stages.judging import judged
 from stages.mediafile import MediaFile, StreamFacts, close_all, open_all
 from stages.messages import Media, TrackAudio
-from stages.scratch import Room
 from stages.spool import BYTES_PER_SECOND, Spool
 from stages.tracks import Plan, TrackPlan, planned
+
+ROUNDING_SECONDS: Final = 1.0  # the last frame of an encoder is full, however little is left for it
 
 Files = Sequence[MediaFile | JobError]
 
@@ -38,11 +40,11 @@ class Demuxer(Split[Media, TrackAudio]):
         self._settings = settings
         self._behind: TaskGroup
         self._threads: CapacityLimiter
-        self._room: Room
+        self._disk: Disk
 
     def running(self) -> AbstractAsyncContextManager[Any]:
         self._threads = CapacityLimiter(cores())
-        self._room = Room(self._settings.scratch_bytes)
+        self._disk = Disk(self._settings.scratch_bytes)
         self._behind = anyio.create_task_group()
         return self._behind
 
@@ -68,11 +70,12 @@ class Demuxer(Split[Media, TrackAudio]):
 
     async def _decode(self, claim: Claim, files: Files, plan: Plan) -> list[Spool]:
         """Begin to decode, and say into what. All that it takes is given back when the claim has ended."""
-        count = _scratch_bytes(plan, files, self._settings.max_seconds)
-        await self._room.borrow(count)
-        claim.resources.callback(self._room.give_back, count)
+        loan = await self._disk.borrow(_scratch_bytes(plan, files, self._settings.max_seconds))
+        claim.resources.callback(loan.give_back)
         spools = [Spool(claim.scratch / f"track-{number}.pcm") for number in range(len(plan.decoded))]
-        decoding = Decoding(files, plan.decoded, spools, notices=plan.notices, max_seconds=self._settings.max_seconds)
+        decoding = Decoding(
+            files, plan.decoded, spools, loan, notices=plan.notices, max_seconds=self._settings.max_seconds
+        )
         self._behind.start_soon(decoding.run, claim, self._threads)
         claim.resources.push_async_callback(decoding.stop)
         return spools
@@ -94,7 +97,7 @@ def _seconds(plan: TrackPlan, lengths: Sequence[float | None]) -> float | None:
     ends = [(lengths[feed.file], feed.offset) for feed in plan.feeds]
     if any(length is None for length, _ in ends):
         return None
-    return max((length + offset for length, offset in ends if length is not None), default=0.0)
+    return max((max(0.0, length + offset) for length, offset in ends if length is not None), default=0.0)
 
 
 def _scratch_bytes(plan: Plan, files: Files, max_seconds: float) -> int:
@@ -102,6 +105,5 @@ def _scratch_bytes(plan: Plan, files: Files, max_seconds: float) -> int:
     lengths = [file.known_seconds if isinstance(file, MediaFile) else 0.0 for file in files]
     seconds = [_seconds(part, lengths) for part in plan.decoded]
     seconds += [_seconds(track, lengths) for track in plan.tracks if track.sides][:1]  # sides are joined one by one
-    return (
-        sum(ceil(max_seconds if length is None else min(length, max_seconds)) for length in seconds) * BYTES_PER_SECOND
-    )
+    taken = (max_seconds if length is None else min(length + ROUNDING_SECONDS, max_seconds) for length in seconds)
+    return ceil(sum(taken) * BYTES_PER_SECOND)

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from pipeline.errors import JobError, MediaCorrupt, MediaTooLarge, MediaUnsupported
 from pipeline.transcript import Notice
 from stages.clock import Hand
+from stages.disk import Loan
 from stages.mixing import Sound, mean
-from stages.spool import SAMPLE_RATE, Spool
+from stages.spool import BYTES_PER_SAMPLE, SAMPLE_RATE, Samples, Spool
 from stages.tracks import Feed
 
 GROUP_SAMPLES: Final = 500_000  # of all channels; resampling many frames at once takes a third less time than singly
@@ -42,12 +43,23 @@ SCALES: Final = {
 
 @dataclass(eq=False, slots=True)
 class Mix:
-    """A track on its way: its spool, and the lines that write to it."""
+    """A track on its way: its spool, and the lines that write to it. ``loan``: the disk that the job may fill."""
 
     spool: Spool
+    loan: Loan
     error: JobError | None = None
     lines: list[Line] = field(default_factory=list)
     warnings: list[Notice] = field(default_factory=list)
+    _end: int = 0
+
+    def put(self, start: int, samples: Samples) -> None:
+        """Add samples, shape (n,), from sample ``start`` on; what lies before time 0 is dropped."""
+        samples, start = samples[max(0, -start) :], max(0, start)
+        if len(samples):
+            end = max(self._end, start + len(samples))
+            self.loan.spend((end - self._end) * BYTES_PER_SAMPLE)
+            self.spool.mix(start, samples)
+            self._end = end
 
     def publish(self) -> None:
         """Let that be read which no line will write to any more."""
@@ -103,10 +115,7 @@ class Line:
 
     def _put(self, frames: Iterable[AudioFrame]) -> None:
         for frame in frames:
-            before = min(frame.samples, max(0, -self.position))  # an offset may have moved it before time 0
-            samples = frame.to_ndarray().reshape(-1)[before:].astype(np.int16, copy=False)
-            if len(samples):
-                self.mix.spool.mix(self.position + before, samples)
+            self.mix.put(self.position, frame.to_ndarray().reshape(-1).astype(np.int16, copy=False))
             self.position += frame.samples
         self.mix.publish()
 

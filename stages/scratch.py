@@ -1,59 +1,16 @@
-"""A folder for files that no attempt outlives, the removal of what a killed process left in it, and its room."""
+"""A folder for files that no attempt outlives, and the removal of what a killed process left in it."""
 
 from __future__ import annotations
 
 import fcntl
 import os
 import shutil
-from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
 
-from anyio import CancelScope, Event, to_thread
-
-from pipeline.errors import MediaTooLarge
-from pipeline.settings import GIB
-
-
-class Room:
-    """So many bytes of disk, lent to jobs in the order in which they ask: none waits with a part of its share."""
-
-    def __init__(self, size: int) -> None:
-        self._size = self._free = size
-        self._waiting: deque[tuple[int, Event]] = deque()
-
-    async def borrow(self, count: int) -> None:
-        """Wait for ``count`` bytes; cancelled, none were taken. Raises ``MediaTooLarge`` for more than there are."""
-        if count > self._size:
-            raise MediaTooLarge(
-                f"The decoded tracks may take {count / GIB:.1f} GiB of disk; {self._size / GIB:.1f} GiB are there "
-                "for that. Send a shorter recording or fewer tracks; who runs the service can raise "
-                "AUDIO__SCRATCH_BYTES."
-            )
-        place = (count, Event())
-        self._waiting.append(place)
-        self._lend()
-        try:
-            await place[1].wait()
-        except BaseException:
-            if place[1].is_set():
-                self._free += count
-            else:
-                self._waiting.remove(place)
-            self._lend()
-            raise
-
-    def give_back(self, count: int) -> None:
-        self._free += count
-        self._lend()
-
-    def _lend(self) -> None:
-        while self._waiting and self._waiting[0][0] <= self._free:
-            count, lent = self._waiting.popleft()
-            self._free -= count
-            lent.set()
+from anyio import CancelScope, to_thread
 
 
 @asynccontextmanager

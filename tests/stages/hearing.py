@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +14,17 @@ from numpy.typing import NDArray
 
 from pipeline.claim import Claim
 from pipeline.errors import JobError
+from pipeline.jobs import JobRequest
 from pipeline.settings import AudioSettings
 from stages.demuxer import Demuxer
 from stages.messages import Media, TrackAudio
 from stages.spool import SAMPLE_RATE
+
+
+def asking(claim: Claim, **request: Any) -> Claim:
+    """A claim of another job, one with this request."""
+    asked = JobRequest.model_validate({"processing_mode": "multitrack", **request})
+    return Claim(replace(claim.job, request=asked), scratch=claim.scratch)
 
 
 @asynccontextmanager

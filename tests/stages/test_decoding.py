@@ -10,6 +10,7 @@ from anyio import to_thread
 from av.audio.frame import AudioFrame
 
 from stages.clock import Clock, Hand
+from stages.disk import Disk, Loan
 from stages.lines import LOWEST_RATE, Line, Mix, Source
 from stages.spool import SAMPLE_RATE, Spool
 from stages.tracks import Feed
@@ -35,7 +36,7 @@ def test_only_the_first_frame_may_be_off_by_less_than_the_jitter() -> None:
 
 @pytest.mark.parametrize("rate", [LOWEST_RATE, 8_000, 48_000])
 async def test_at_most_half_a_minute_of_sound_is_held_back(tmp_path: Path, rate: int) -> None:
-    source, mix = Source(Hand(Clock()), max_seconds=3600), Mix(Spool(tmp_path / "track"))
+    source, mix = Source(Hand(Clock()), max_seconds=3600), Mix(Spool(tmp_path / "track"), Loan(Disk(0), 10**9))
     line = Line(Feed(0, 0), mix, source)
     source.lines.append(line)
     second = AudioFrame.from_ndarray(np.zeros((1, rate), np.int16), "s16", "mono")

@@ -1,0 +1,180 @@
+"""Tracks: what a request makes of the streams and channels that are there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.errors import MediaCorrupt, MediaTooLarge, MediaUnsupported, TrackNotFound
+from pipeline.jobs import JobRequest
+from stages.mediafile import StreamFacts
+from stages.tracks import Feed, Plan, planned
+
+MONO, STEREO = StreamFacts(0, "aac", 48_000, 1, "mono"), StreamFacts(0, "aac", 48_000, 2, "stereo")
+SURROUND = StreamFacts(0, "ac3", 48_000, 6, "5.1")
+BROKEN = StreamFacts(0, error=MediaUnsupported("No decoder."))
+
+
+def plan(*files: tuple[StreamFacts, ...], max_tracks: int = 32, **request: Any) -> Plan:
+    asked = {"processing_mode": "multitrack", **request}
+    return planned(JobRequest.model_validate(asked), files, max_tracks)
+
+
+def file(*streams: StreamFacts) -> tuple[StreamFacts, ...]:
+    return tuple(
+        StreamFacts(number, facts.codec, facts.sample_rate, facts.channels, facts.layout, facts.tags, facts.error)
+        for number, facts in enumerate(streams)
+    )
+
+
+def ids(found: Plan) -> list[str]:
+    return [part.track.id for part in found.decoded]
+
+
+def labels(found: Plan) -> list[str | None]:
+    return [part.track.label for part in found.decoded]
+
+
+def test_always_makes_a_track_of_every_channel() -> None:
+    found = plan(file(MONO, STEREO, SURROUND), split_channels="always")
+    assert ids(found) == ["0:0", "1:0", "1:1", *(f"2:{channel}" for channel in range(6))]
+    assert [track.feeds for track in found.tracks[:3]] == [(Feed(0, 0),), (Feed(0, 1, 0),), (Feed(0, 1, 1),)]
+    assert [track.track.index for track in found.tracks] == list(range(9))
+
+
+def test_never_takes_every_stream_whole() -> None:
+    found = plan(file(MONO, STEREO), split_channels="never")
+    assert [(part.track.id, part.track.channel) for part in found.tracks] == [("0:0", 0), ("1:0", None)]
+    assert [track.feeds for track in found.tracks] == [(Feed(0, 0),), (Feed(0, 1),)]
+
+
+def test_auto_leaves_open_only_what_streams_of_two_channels_are() -> None:
+    found = plan(file(MONO, STEREO, SURROUND))
+    assert [len(track.sides) for track in found.tracks] == [0, 2, 0]
+    assert ids(found) == ["0:0", "1:0", "1:1", "2:0"]
+
+
+def test_streams_are_counted_through_all_files() -> None:
+    found = plan(file(MONO, MONO), file(MONO), split_channels="never")
+    assert [(part.track.id, part.track.stream, part.feeds[0].file) for part in found.tracks] == [
+        ("0:0", 0, 0),
+        ("1:0", 1, 0),
+        ("2:0", 2, 1),
+    ]
+    assert [part.track.metadata["file"] for part in found.tracks] == ["0", "0", "1"]
+
+
+def test_a_track_keeps_what_its_file_says_of_it() -> None:
+    tags = {"title": "Mic 1", "language": "deu", "encoder": "x"}
+    [track] = plan((StreamFacts(3, "opus", 48_000, 1, "mono", tags),)).tracks
+    assert (track.track.codec, track.track.sample_rate) == ("opus", 48_000)
+    assert track.track.metadata == {"title": "Mic 1", "language": "deu", "layout": "mono"}
+    assert plan((StreamFacts(3, tags={"language": "und"}),)).tracks[0].track.metadata == {}
+
+
+def test_what_a_client_says_of_a_stream_goes_with_its_track() -> None:
+    wish = {"index": 1, "label": "guest", "language": "de", "offset_seconds": -2.5}
+    _, guest = plan(file(MONO, MONO), tracks=[wish]).tracks
+    assert (guest.track.label, guest.track.language, guest.feeds) == ("guest", "de", (Feed(0, 1, offset=-2.5),))
+
+
+def test_under_always_a_client_describes_channels() -> None:
+    found = plan(file(MONO, STEREO), split_channels="always", tracks=[{"index": 2, "label": "right"}])
+    assert labels(found) == [None, None, "right"]
+
+
+def test_under_auto_a_client_describes_the_channels_of_a_single_stream() -> None:
+    found = plan(file(STEREO), tracks=[{"index": 0, "label": "agent"}, {"index": 1, "label": "customer"}])
+    assert labels(found) == ["agent", "customer"]
+    assert found.tracks[0].track.label is None
+
+
+def test_what_is_said_of_the_only_stream_alone_may_mean_the_whole() -> None:
+    found = plan(file(STEREO), tracks=[{"index": 0, "label": "interview"}])
+    assert found.tracks[0].track.label == "interview"
+    assert labels(found) == ["interview", None]
+
+
+def test_two_voices_of_a_labelled_stream_can_be_told_apart() -> None:
+    found = plan(file(MONO, STEREO), tracks=[{"index": 1, "label": "call"}])
+    assert found.tracks[1].track.label == "call"
+    assert labels(found) == [None, "call 1", "call 2"]
+
+
+@pytest.mark.parametrize(("split", "last"), [("always", 3), ("auto", 1), ("never", 1)])
+def test_descriptions_of_tracks_that_are_not_there_are_a_warning(split: str, last: int) -> None:
+    wishes = [{"index": last, "label": "here"}, {"index": last + 1, "label": "nowhere"}]
+    [notice] = plan(file(STEREO, STEREO), split_channels=split, tracks=wishes).notices
+    assert notice.code == "track-not-found"
+    assert f"track {last + 1};" in notice.detail
+    assert "nowhere" not in notice.detail
+
+
+@pytest.mark.parametrize(
+    ("split", "index", "expected"),
+    [("auto", 1, ("1:0", None)), ("never", 1, ("1:0", None)), ("auto", 0, ("0:0", 0)), ("always", 2, ("1:1", 1))],
+)
+def test_select_takes_one_and_never_waits(split: str, index: int, expected: tuple[str, int | None]) -> None:
+    found = plan(file(MONO, STEREO), processing_mode="select", track_index=index, split_channels=split)
+    [track] = found.tracks
+    assert (track.track.id, track.track.channel) == expected
+    assert track.track.index == 0
+    assert not track.sides
+
+
+@pytest.mark.parametrize(("split", "index", "said"), [("auto", 2, "2 audio streams"), ("always", 3, "3 channels")])
+def test_select_says_how_many_there_are(split: str, index: int, said: str) -> None:
+    with pytest.raises(TrackNotFound, match=f"{said}.*track_index is {index}"):
+        plan(file(MONO, STEREO), processing_mode="select", track_index=index, split_channels=split)
+
+
+def test_a_broken_stream_is_one_track_of_its_own_and_cannot_be_selected() -> None:
+    found = plan(file(MONO, BROKEN), split_channels="always")
+    assert [(part.track.id, part.error) for part in found.tracks] == [("0:0", None), ("1:0", BROKEN.error)]
+    with pytest.raises(MediaUnsupported, match="No decoder"):
+        plan(file(MONO, BROKEN), processing_mode="select", track_index=1)
+
+
+def test_a_file_that_cannot_be_opened_takes_the_place_of_one_stream() -> None:
+    found = plan(file(MONO), (StreamFacts(0, error=MediaCorrupt()),), file(MONO))
+    assert ids(found) == ["0:0", "1:0", "2:0"]
+    assert isinstance(found.tracks[1].error, MediaCorrupt)
+
+
+def test_more_tracks_than_are_taken_are_told_with_both_numbers() -> None:
+    with pytest.raises(MediaTooLarge, match="6 tracks; at most 5"):
+        plan(file(SURROUND), split_channels="always", max_tracks=5)
+    assert len(plan(file(SURROUND), split_channels="always", max_tracks=6).tracks) == 6
+
+
+def test_a_downmix_is_one_track_of_all_that_can_be_decoded() -> None:
+    found = plan(file(BROKEN, STEREO, MONO), processing_mode="downmix")
+    [track] = found.tracks
+    assert (track.track.id, track.track.stream, track.track.codec) == ("downmix", None, "aac")
+    assert track.feeds == (Feed(0, 1), Feed(0, 2))
+    assert [notice.code for notice in found.notices] == ["stream-unsupported"]
+
+
+layouts = st.lists(st.lists(st.sampled_from([MONO, STEREO, SURROUND, BROKEN]), min_size=1, max_size=3), min_size=1)
+
+
+@given(layouts=layouts, split=st.sampled_from(["auto", "always", "never"]))
+def test_every_channel_belongs_to_exactly_one_track(layouts: list[list[StreamFacts]], split: str) -> None:
+    files = [file(*streams) for streams in layouts]
+    found = plan(*files, split_channels=split, max_tracks=1000)
+    assert len(set(ids(found))) == len(found.decoded)
+    assert [track.track.index for track in found.tracks] == list(range(len(found.tracks)))
+    fed = []
+    for feed in (feed for part in found.decoded for feed in part.feeds):
+        channels = range(files[feed.file][feed.stream].channels) if feed.channel is None else [feed.channel]
+        fed += [(feed.file, feed.stream, channel) for channel in channels]
+    assert fed == [
+        (number, facts.number, channel)
+        for number, streams in enumerate(files)
+        for facts in streams
+        if facts.error is None
+        for channel in range(facts.channels)
+    ]
