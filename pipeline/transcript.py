@@ -119,7 +119,7 @@ def speakers(tracks: Sequence[Track], segments: Iterable[Segment]) -> Mapping[st
     What counts is what was heard: a track that failed may have words of its good windows. Where labels alone would
     not tell the speakers apart, or one could be taken for another track's id, the ids stand beside all of them.
     """
-    heard = {segment.track for segment in segments}
+    heard = {segment.track for segment in segments if segment.text.strip()}
     labels = {track.id: " ".join((track.label or "").split()) for track in tracks if track.id in heard}
     if len(labels) < 2:
         return {}

@@ -58,9 +58,10 @@ def _without_words(part: TrackTranscript) -> Iterator[Notice]:
 
 
 def _text(tracks: Sequence[Track], segments: Sequence[Segment]) -> str:
-    if names := speakers(tracks, segments):
-        return "\n".join(f"{names[segment.track]}: {segment.text}" for segment in segments)
-    return " ".join(segment.text for segment in segments)
+    """What was said, running on if one speaks; a labelled line a turn if several do."""
+    names = speakers(tracks, segments)
+    said = [(names.get(segment.track), " ".join(segment.text.split())) for segment in segments if segment.text.strip()]
+    return "\n".join(f"{name}: {text}" for name, text in said) if names else " ".join(text for _, text in said)
 
 
 def _main_language(tracks: Sequence[Track]) -> str | None:

@@ -29,7 +29,7 @@ class Stretch:
 
     @property
     def seconds(self) -> float:
-        return self.end - self.start
+        return round(self.end - self.start, 3)  # as exact as times are told
 
 
 @dataclass(frozen=True, slots=True)

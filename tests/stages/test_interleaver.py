@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import permutations
+from pathlib import Path
+from random import Random
 from typing import Any
+from uuid import uuid4
 
+import numpy as np
 import pytest
+from anyio import to_thread
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from pipeline.claim import Claim
 from pipeline.errors import EngineFailed, JobError, MediaCorrupt
 from pipeline.jobs import Job, Progress
+from pipeline.settings import AudioSettings
 from pipeline.transcript import EngineInfo, Notice, Segment, Track, Transcript, Word
+from stages.engines import CancelFlag, Draft, DraftWord
+from stages.engines.mock import MockEngine, Prepared
+from stages.engines.room import ModelRoom
 from stages.interleaver import Interleaver
-from stages.messages import TrackTranscript
+from stages.messages import TrackAudio, TrackTranscript
+from stages.spool import SAMPLE_RATE, Region, Spool
+from stages.transcriber import Transcriber
+from tests.stages.talking import words_by_track
 
 ENGINE = EngineInfo(backend="mock", model="mock", device="cpu", compute_type="none", version="1")
 
@@ -39,7 +54,8 @@ def part(
 ) -> TrackTranscript:
     name = f"1:{index}"
     status = "failed" if error else "transcribed" if lines else "silent"
-    track = Track(id=name, index=index, stream=1, channel=index, status=status, **{"duration": 10.0, **facts})
+    known = {"duration": 10.0, "status": status, **facts}
+    track = Track(id=name, index=index, stream=1, channel=index, **known)
     segments = tuple(said(name, n, start, text) for n, (start, text) in enumerate(lines))
     notice = Notice(code=f"track-{status}", track=name, detail="")
     return TrackTranscript(track, segments, () if status == "transcribed" else (notice,), of, error)
@@ -106,6 +122,143 @@ async def test_a_job_fails_when_all_its_tracks_have_with_the_error_of_the_first(
     parts = [part(0, error=MediaCorrupt("the first")), part(1, error=EngineFailed("the second"))]
     with pytest.raises(MediaCorrupt, match="the first"):
         await joined(claim, *(parts[n] for n in order))
+
+
+async def test_a_track_that_repeats_another_saves_no_job_whose_own_tracks_have_all_failed(claim: Claim) -> None:
+    copy = part(0, duplicate_of="1:1")
+    with pytest.raises(MediaCorrupt, match="the first"):
+        await joined(claim, copy, part(1, error=MediaCorrupt("the first")))
+
+
+async def test_a_track_that_repeats_another_is_listed_and_not_heard(claim: Claim) -> None:
+    copy = part(1, duplicate_of="1:0", status="duplicate")
+    transcript = await joined(claim, copy, part(0, (0.0, "One."), label="Ann"))
+    assert (transcript.text, transcript.tracks[1]) == ("One.", copy.track)
+
+
+async def test_the_transcript_lasts_as_long_as_its_last_track(claim: Claim) -> None:
+    late = part(1, (8.1, "Late."), start_offset=8.1, duration=1.0)  # 9.1, which a sum of floats does not reach
+    assert (await joined(claim, part(0, duration=9.0), late)).duration == 9.1
+
+
+async def test_sentences_are_joined_across_tracks_and_overlap_is_listed(make_job: Callable[..., Job]) -> None:
+    parts = (
+        part(0, (0.0, "I went to"), (2.5, "the market."), label="Ann"),
+        part(1, (1.2, "mm-hm"), label="Bob"),
+    )
+    transcript = await joined(Claim(make_job(processing_mode="multitrack", word_timestamps=True)), *parts)
+    assert transcript.text == "Ann: I went to the market.\nBob: mm-hm"
+    assert [segment.overlaps for segment in transcript.segments] == [(1,), (0,)]
+
+
+class Drawn(MockEngine):
+    """Says on each track what was drawn for it, and knows the track by the language that was asked for there."""
+
+    def __init__(self, drafts: Mapping[str, Draft]) -> None:
+        super().__init__()
+        self._drafts = drafts
+
+    def run(self, batch: Sequence[Prepared], cancel: CancelFlag) -> Sequence[Draft]:
+        return [self._drafts[item.options.language or ""] for item in batch]
+
+
+@dataclass(frozen=True, slots=True)
+class Voice:
+    """A track as it is drawn: where its sound begins, where it has speech, and what the engine makes of that."""
+
+    begins: float
+    speech: tuple[float, float]
+    words: list[tuple[str, float, float]]
+
+    def draft(self, language: str) -> Draft:
+        words = tuple(DraftWord(text, start, start + length, 0.5) for text, start, length in self.words)
+        text = "".join(word.word for word in words).strip()
+        return Draft(text, words, language, 0.9, -0.25, None, 1.5)
+
+    async def audio(self, scratch: Path, index: int, language: str, of: int) -> TrackAudio:
+        def write() -> None:
+            begins = round(self.begins * SAMPLE_RATE)
+            spool.mix(begins, np.zeros(20 * SAMPLE_RATE, np.int16))
+            spool.finish()
+
+        spool = Spool(scratch / f"{uuid4()}")
+        await to_thread.run_sync(write)
+        start, length = (round(seconds * SAMPLE_RATE) for seconds in self.speech)
+        region = Region(round(self.begins * SAMPLE_RATE) + start, round(self.begins * SAMPLE_RATE) + start + length)
+        track = Track(id=f"0:{index}", index=index, stream=0, channel=index, language=language)
+        return TrackAudio(track, spool, of, speech=(region,))
+
+
+drawn_words = st.tuples(st.sampled_from([" and", " so.", " why?", "好", " "]), st.floats(-2, 25), st.floats(-1, 4))
+voices = st.builds(
+    Voice,
+    begins=st.floats(0, 5),
+    speech=st.tuples(st.floats(0, 10), st.floats(0.5, 10)),
+    words=st.lists(drawn_words, max_size=12),
+)
+TONGUES = ("en", "de", "fr", "ja")
+
+
+@given(st.lists(voices, min_size=1, max_size=len(TONGUES)), st.randoms(use_true_random=False))
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_whatever_an_engine_says_stays_on_its_track_in_order_and_within_the_recording(
+    make_job: Callable[..., Job], tmp_path: Path, drawn: list[Voice], chance: Random
+) -> None:
+    said = dict(zip(TONGUES, drawn, strict=False))
+    engine = Drawn({language: voice.draft(language) for language, voice in said.items()})
+    claim = Claim(make_job(processing_mode="multitrack", word_timestamps=True), scratch=tmp_path)
+    transcriber = Transcriber(ModelRoom(engine, memory_limit=2**20, jobs=1, tracks_per_job=4), AudioSettings())
+    async with transcriber.running():
+        parts = [
+            await transcriber.handle(claim, await voice.audio(tmp_path, n, language, len(said)))
+            for n, (language, voice) in enumerate(said.items())
+        ]
+    chance.shuffle(parts)
+    transcript = await joined(claim, *parts)
+    assert [track.language for track in transcript.tracks if track.language] == [
+        language for language, voice in said.items() if voice.words
+    ]
+    assert {track: [word.word for word in words] for track, words in words_by_track(transcript.segments).items()} == {
+        f"0:{n}": [text.lstrip() for text, _, _ in voice.words] for n, voice in enumerate(drawn) if voice.words
+    }
+    reached = dict.fromkeys((track.id for track in transcript.tracks), 0.0)
+    for segment in transcript.segments:
+        times = [time for word in segment.words or () for time in (word.start, word.end)]
+        times = [reached[segment.track], segment.start, *times, segment.end, transcript.duration]
+        assert times == sorted(times)
+        reached[segment.track] = segment.end
+
+
+async def test_where_the_engine_gives_no_times_of_words_each_track_says_so(claim: Claim) -> None:
+    def wordless(heard: TrackTranscript) -> TrackTranscript:
+        return replace(heard, segments=tuple(one.model_copy(update={"words": None}) for one in heard.segments))
+
+    transcript = await joined(claim, *map(wordless, (HERS, HIS, NOBODYS)))
+    assert [segment.text for segment in transcript.segments] == ["Hello?", "Guten Tag.", "Fine.", "Danke."]
+    told = [(notice.code, notice.track) for notice in transcript.warnings]
+    assert told == [("no-word-times", "1:0"), ("no-word-times", "1:1"), ("track-silent", "1:2")]
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (("Ann", "Bob"), ("Ann", "Bob")),
+        (("Ann", None), ("Ann", "1:1")),
+        (("Ann", "Ann"), ("Ann (1:0)", "Ann (1:1)")),
+        (("Ann", "Ann\n "), ("Ann (1:0)", "Ann (1:1)")),
+        (("1:1", None), ("1:1 (1:0)", "1:1")),
+        (("1:1", "Bob"), ("1:1 (1:0)", "Bob (1:1)")),
+        (("1:2", "Bob"), ("1:2 (1:0)", "Bob (1:1)")),
+        (("1:0", "\t"), ("1:0", "1:1")),
+        (("Ann\r\nBob: No.", "Bob"), ("Ann Bob: No.", "Bob")),
+    ],
+)
+async def test_every_speaker_has_a_name_of_one_line_that_is_nobody_else_s(
+    claim: Claim, labels: tuple[str | None, ...], names: tuple[str, ...]
+) -> None:
+    parts = [part(n, (float(n), "Hm.\nHm."), of=3, label=label) for n, label in enumerate(labels)]
+    transcript = await joined(claim, *parts, part(2, of=3))
+    assert transcript.text == "\n".join(f"{name}: Hm. Hm." for name in names)
 
 
 async def test_jobs_at_once_do_not_mix(make_job: Callable[..., Job]) -> None:
