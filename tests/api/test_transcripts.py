@@ -3,17 +3,22 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from api.transcripts import FORMS, as_json, as_srt, as_text, as_vtt
+from api.transcripts import FORMS, as_json, as_srt, as_text, as_tsv, as_vtt
+from pipeline.claim import Claim
+from pipeline.jobs import Job
 from pipeline.store.memory import MemoryStore
-from pipeline.transcript import Transcript
+from pipeline.transcript import Segment, Track, Transcript, speakers
+from stages.interleaver import Interleaver
+from stages.messages import TrackTranscript
 from tests.api.visiting import Client, bearer, complete, make_segment, make_transcript
+from tests.stages.talking import conversations
 
 HELLO = make_transcript(make_segment(0, "Hello <b>you</b> & me"), make_segment(3700, "Bye."))
 CALL = make_transcript(
@@ -40,6 +45,13 @@ def test_vtt_has_its_header_and_escapes_what_would_be_markup() -> None:
     )
 
 
+def test_tsv_has_a_header_times_in_milliseconds_and_a_column_for_the_speaker() -> None:
+    assert as_tsv(HELLO) == (
+        "start\tend\tspeaker\ttext\n240\t1000\t\tHello <b>you</b> & me\n3700240\t3701000\t\tBye.\n"
+    )
+    assert as_tsv(CALL).splitlines()[1:] == ["240\t1000\tagent\tHello.", "1240\t2000\t1:0\tHi."]
+
+
 def test_speakers_are_named_only_when_more_than_one_track_speaks() -> None:
     assert as_text(CALL) == "agent: Hello.\n1:0: Hi.\n"
     assert "\nagent: Hello.\n" in as_srt(CALL)
@@ -49,12 +61,21 @@ def test_speakers_are_named_only_when_more_than_one_track_speaks() -> None:
     silent = CALL.tracks[1].model_copy(update={"status": "silent"})
     alone = CALL.model_copy(update={"tracks": (CALL.tracks[0], silent), "segments": CALL.segments[:1]})
     assert as_text(alone) == "Hello.\n"
-    assert "agent" not in as_srt(alone) + as_vtt(alone)
+    assert "agent" not in as_srt(alone) + as_vtt(alone) + as_tsv(alone)
+
+
+def test_speakers_with_one_label_are_told_apart_by_their_tracks() -> None:
+    def labelled(first: str, second: str | None) -> str:
+        return as_text(make_transcript(*CALL.segments, labels={"0:0": first, "1:0": second}))
+
+    assert labelled("agent", "agent ") == "agent (0:0): Hello.\nagent (1:0): Hi.\n"
+    assert labelled("1:0", None) == "1:0 (0:0): Hello.\n1:0: Hi.\n"
 
 
 def test_nothing_said_is_a_valid_file_in_every_form() -> None:
     nothing = make_transcript()
     assert (as_text(nothing), as_srt(nothing), as_vtt(nothing)) == ("", "", "WEBVTT\n")
+    assert as_tsv(nothing) == "start\tend\tspeaker\ttext\n"
     assert json.loads(as_json(nothing))["segments"] == []
 
 
@@ -72,44 +93,80 @@ def test_a_cue_never_ends_before_it_has_begun() -> None:
     assert "00:00:01.000 --> 00:00:01.001" in as_vtt(make_transcript(instant))
 
 
-def words_of(text: str) -> list[str]:
-    return text.split()
+ANYTHING = st.text(st.characters(codec="utf-8"), max_size=40) | st.text("a<>&- \n\r\t0123456789:,.", max_size=40)
+LABELS = st.none() | st.sampled_from(["agent", "2:0", " ", "a\tb", "a\nb", "a --> b", "<v a>", "&lt;", ": "]) | ANYTHING
 
 
 def cues_of(file: str) -> list[str]:
-    """The words of a subtitle file, read as a player would: blocks apart, times first, the rest is text."""
+    """The texts of a subtitle file, read as a player would: blocks apart, times first, the rest is text."""
     blocks = [block.split("\n") for block in file.strip("\n").split("\n\n")]
-    texts = [line for lines in blocks for at, line in enumerate(lines) if at and " --> " in lines[at - 1]]
-    return words_of(" ".join(texts))
+    return [line for lines in blocks for at, line in enumerate(lines) if at and " --> " in lines[at - 1]]
 
 
-ANYTHING = st.text(st.characters(codec="utf-8"), max_size=40) | st.text("a<>&- \n\r\t0123456789:,.", max_size=40)
+def voiced(cue: str) -> str:
+    """A cue of WebVTT as its text, with the speaker before it as in the other forms."""
+    return html.unescape(re.sub(r"^<v ([^<>]*)>", r"\1: ", cue))
 
 
-@given(st.lists(ANYTHING))
-def test_every_form_carries_the_same_words_in_the_same_order(texts: list[str]) -> None:
-    transcript = make_transcript(*(make_segment(number, text) for number, text in enumerate(texts)))
-    told = words_of(" ".join(texts))
-    in_json = " ".join(segment["text"] for segment in json.loads(as_json(transcript))["segments"])
-    assert words_of(in_json) == told
-    assert words_of(as_text(transcript)) == told
-    assert cues_of(as_srt(transcript)) == told
-    assert [html.unescape(word) for word in cues_of(as_vtt(transcript))] == told
+def row(line: str) -> str:
+    _, _, speaker, text = line.split("\t")
+    return f"{speaker}: {text}" if speaker else text
 
 
-@given(st.lists(ANYTHING), st.text(st.characters(codec="utf-8")))
-def test_no_text_and_no_label_breaks_out_of_its_cue(texts: list[str], label: str) -> None:
+def words_of(lines: Iterable[str]) -> list[str]:
+    return " ".join(lines).split()
+
+
+@given(conversations(), st.lists(LABELS, min_size=4, max_size=4))
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_every_form_carries_the_same_words_in_the_same_order(
+    make_job: Callable[..., Job], segments: list[Segment], labels: list[str | None]
+) -> None:
+    transcript = await interleaved(Claim(make_job()), segments, labels)
+    served = Transcript.model_validate_json(as_json(transcript))
+    names = speakers(served.tracks, served.segments)
+    said = [segment for segment in served.segments if segment.text.strip()]
+    told = words_of(f"{names[one.track]}: {one.text}" if names else one.text for one in said)
+    assert words_of([served.text]) == told
+    assert words_of(as_text(transcript).splitlines()) == told
+    assert words_of(cues_of(as_srt(transcript))) == told
+    assert words_of(map(voiced, cues_of(as_vtt(transcript)))) == told
+    assert words_of(map(row, as_tsv(transcript).split("\n")[1:-1])) == told
+
+
+async def interleaved(claim: Claim, segments: list[Segment], labels: list[str | None]) -> Transcript:
+    """What comes out of the chain for these utterances, of tracks with these labels."""
+    stage = Interleaver(make_transcript().engine)
+    names = sorted({segment.track for segment in segments}) or ["0:0"]
+    for n, (name, label) in enumerate(zip(names, labels, strict=False)):
+        said = tuple(segment for segment in segments if segment.track == name)
+        track = Track(id=name, index=n, stream=n, channel=0, label=label, duration=200.0)
+        if transcript := await stage.handle(claim, TrackTranscript(track, said, (), of=len(names))):
+            return transcript
+    raise AssertionError("The last track completes the transcript.")
+
+
+@given(st.lists(ANYTHING), ANYTHING)
+def test_no_text_and_no_label_breaks_out_of_its_cue_or_row(texts: list[str], label: str) -> None:
     labels = {"0:0": label, "1:0": "b"}
     segments = [make_segment(number, text, "0:0") for number, text in enumerate(texts)]
-    other = make_segment(len(texts), "b", "1:0")
-    file = as_vtt(make_transcript(*segments, other, labels=labels))
+    transcript = make_transcript(*segments, make_segment(len(texts), "b", "1:0"), labels=labels)
+    file = as_vtt(transcript)
     cues = [text for text in [*texts, "b"] if text.split()]
     assert len(re.findall(r"^[\d:.]+ --> [\d:.]+$", file, re.MULTILINE)) == len(cues)
     assert file.count("-->") == len(cues)
     assert file.count("\n") == 1 + 3 * len(cues)
+    rows = as_tsv(transcript).splitlines()
+    assert [line.count("\t") for line in rows] == [3] * (1 + len(cues))
 
 
-MEDIA_TYPES = {"json": "application/json", "text": "text/plain", "srt": "application/x-subrip", "vtt": "text/vtt"}
+MEDIA_TYPES = {
+    "json": "application/json",
+    "text": "text/plain",
+    "srt": "application/x-subrip",
+    "vtt": "text/vtt",
+    "tsv": "text/tab-separated-values",
+}
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -140,4 +197,4 @@ async def test_an_unknown_format_is_refused_with_those_there_are(client: Client,
     answer = await client.get(path, headers=bearer())
     body = await answer.get_json()
     assert (answer.status_code, body["code"]) == (422, "invalid-request")
-    assert "json, text, srt, vtt" in body["detail"]
+    assert "json, text, srt, vtt, tsv" in body["detail"]
