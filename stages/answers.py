@@ -1,0 +1,178 @@
+"""The engine's answers for one track, and the transcript that they come to."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from statistics import fmean
+
+from anyio.lowlevel import checkpoint
+
+from pipeline.errors import EngineFailed, JobError
+from pipeline.jobs import Problem
+from pipeline.transcript import Crosstalk, Notice, Segment, Track, Word
+from stages.bleed import suppressed, whose
+from stages.engines import Draft, WindowError
+from stages.messages import Bleed, TrackAudio, TrackTranscript
+from stages.spool import SAMPLE_RATE, Region, Spool
+from stages.turns import utterances
+from stages.windows import SpeechWindow
+
+
+@dataclass(slots=True)
+class Answers:
+    """What is known of one track so far; answers are given in any order and read in the order of the windows.
+
+    Of its bleed, ``left_out`` is kept from the engine, and ``marked`` is told of in what the engine said.
+    """
+
+    item: TrackAudio
+    language: str | None
+    left_out: tuple[Bleed, ...] = ()
+    marked: tuple[Bleed, ...] = ()
+    language_probability: float | None = None
+    windows: list[SpeechWindow] = field(default_factory=list)
+    given: dict[int, Draft | WindowError] = field(default_factory=dict)
+
+    def settle_language(self, answer: Draft | WindowError) -> None:
+        """The first window in which something was said speaks for the track; silence says nothing."""
+        if isinstance(answer, Draft) and answer.text:
+            self.language, self.language_probability = answer.language, answer.language_probability
+
+    async def transcript(self) -> TrackTranscript:
+        """What all windows come to, once each has its answer."""
+        segments = tuple([segment async for segment in self._segments()])
+        error = self.item.spool.error or self._error()
+        return TrackTranscript(
+            self._track(segments, error), segments, self._warnings(segments, error), self.item.of, error
+        )
+
+    def _drafts(self) -> Iterator[tuple[SpeechWindow, Draft]]:
+        for n, window in enumerate(self.windows):
+            answer = self.given[n]
+            if isinstance(answer, Draft):
+                yield window, answer
+
+    def _error(self) -> JobError | None:
+        answers = (self.given[n] for n in range(len(self.windows)))
+        broken = [answer for answer in answers if isinstance(answer, WindowError)]
+        return EngineFailed(f"{len(broken)} of {len(self.windows)} windows: {broken[0].detail}.") if broken else None
+
+    def _track(self, segments: Sequence[Segment], error: JobError | None) -> Track:
+        spoken = self.language if segments else None
+        stage = "demuxer" if self.item.spool.error else "transcriber"
+        facts = {
+            "speech_seconds": round(sum(window.seconds for window in self.windows), 3),
+            "language": spoken,
+            "language_probability": _rounded(self.language_probability) if spoken else None,
+            "confidence": _mean(segment.confidence for segment in segments if segment.confidence is not None),
+            "status": "failed" if error else "transcribed" if segments else "silent",
+            "error": Problem.of(error, stage=stage).model_dump(mode="json") if error else None,
+        }
+        return _placed(self.item).model_copy(update=facts)
+
+    async def _segments(self) -> AsyncGenerator[Segment, None]:
+        """Utterances never join windows, so each has the numbers of the one window it was heard in."""
+        n = 0
+        reached, ends = _extent(self.item.spool)
+        for window, draft in self._drafts():
+            await checkpoint()  # hours of words must not hold the loop
+            for said in _said(window, draft, self.marked, reached, ends):
+                yield Segment(
+                    id=n,
+                    track=self.item.track.id,
+                    start=said.start,
+                    end=said.end,
+                    text=said.text,
+                    language=draft.language,
+                    confidence=_mean(word.confidence for word in said.words or ()),
+                    avg_logprob=_rounded(draft.avg_logprob),
+                    no_speech_prob=_rounded(draft.no_speech_prob),
+                    compression_ratio=_rounded(draft.compression_ratio),
+                    crosstalk=said.crosstalk,
+                    words=said.words,
+                )
+                n, reached = n + 1, said.end
+
+    def _warnings(self, segments: Sequence[Segment], error: JobError | None) -> tuple[Notice, ...]:
+        track, warnings = self.item.track.id, [*self.item.spool.warnings]
+        if self.left_out:
+            warnings.append(suppressed(track, self.left_out))
+        if error:
+            warnings.append(Notice(code="track-failed", track=track, detail=error.detail))
+        elif not segments:
+            but = " but by voices of other tracks, which were left out" if self.left_out else ""
+            warnings.append(Notice(code="track-silent", track=track, detail=f"Nothing was said on this track{but}."))
+        return tuple(warnings)
+
+
+def passed_on(item: TrackAudio) -> TrackTranscript:
+    """The transcript of a duplicate: its words are those of another track, and are told there."""
+    track = _placed(item).model_copy(update={"status": "duplicate", "language": None})
+    return TrackTranscript(track, (), item.spool.warnings, item.of)
+
+
+@dataclass(frozen=True, slots=True)
+class _Utterance:
+    """Something said at a stretch. Seconds on the media's clock; ``words`` None where the engine gives none."""
+
+    start: float
+    end: float
+    text: str
+    words: tuple[Word, ...] | None
+    crosstalk: Crosstalk | None
+
+
+def _said(
+    window: SpeechWindow, draft: Draft, marked: Sequence[Bleed], reached: float, ends: float
+) -> Iterator[_Utterance]:
+    """A window's utterances, each of one voice; from an engine without times of words the whole window is one."""
+    if draft.text and not draft.words:
+        start, end = (round(min(max(reached, time), ends), 3) for time in (window.begins, window.passed))
+        yield _Utterance(start, end, draft.text, None, whose(window.regions, marked))
+    timed = _on_the_clock(window, draft, reached, ends)
+    for _, run in groupby(timed, key=lambda word: _source(word, marked)):
+        for words in utterances(tuple(run)):
+            voice = whose(map(_region, words), marked)
+            yield _Utterance(words[0].start, words[-1].end, "".join(word.word for word in words), words, voice)
+
+
+def _on_the_clock(window: SpeechWindow, draft: Draft, reached: float, ends: float) -> Iterator[Word]:
+    """A window's words at their times in the media: monotone, after ``reached`` and before the track ``ends``."""
+    for word in draft.words:
+        start, end = window.span(word.start, word.end)
+        start = min(max(reached, start), ends)
+        end = min(max(start, end), ends)
+        yield Word(word=word.word, start=round(start, 3), end=round(end, 3), confidence=round(word.confidence, 3))
+        reached = end
+
+
+def _source(word: Word, marked: Sequence[Bleed]) -> str | None:
+    """The track whose voice it is, where that is not its own."""
+    voice = whose([_region(word)], marked)
+    return voice.source if voice else None
+
+
+def _region(word: Word) -> Region:
+    start = round(word.start * SAMPLE_RATE)
+    return Region(start, max(round(word.end * SAMPLE_RATE), start + 1))  # a word without length lies somewhere too
+
+
+def _placed(item: TrackAudio) -> Track:
+    begins, ends = _extent(item.spool)
+    return item.track.model_copy(update={"start_offset": begins, "duration": round(ends - begins, 3)})
+
+
+def _extent(spool: Spool) -> tuple[float, float]:
+    """Where a track begins and ends on the media's clock, in seconds, to the millisecond as all times are told."""
+    return round(min(spool.begins, spool.seconds), 3), round(spool.seconds, 3)
+
+
+def _mean(confidences: Iterable[float]) -> float | None:
+    known = [*confidences]
+    return round(fmean(known), 3) if known else None
+
+
+def _rounded(number: float | None) -> float | None:
+    return None if number is None else round(number, 3)
