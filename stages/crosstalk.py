@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -28,6 +29,7 @@ from stages.voice import Floats
 __all__ = ["Heard", "find"]
 
 Places = NDArray[np.int16]
+Span = tuple[int, int]  # first frame, and one past the last
 
 PLAIN: Final = 15.0  # dB above what is just audible; more does not make a band count more
 MARGIN: Final = 6.0  # dB that an echo may be louder than expected; at most half of the way to the own voice
@@ -38,6 +40,7 @@ COPIED: Final = 0.5  # what a voice counts as a source where it is itself an ech
 
 SHORTEST_OWN: Final = 6  # frames; less is chance
 SHORTEST_BLEED: Final = 10  # frames; less is not worth a seam
+SHORTEST_VOICE: Final = 15  # frames; less is no change of speakers
 ROOM: Final = 10  # frames of silence that stay with own words
 
 
@@ -87,8 +90,8 @@ class _Shares:
             share * np.where(np.roll(judged[echo.source].echo > ECHO, round(echo.delay / FRAME)), COPIED, 1)
             for echo, share in zip(self._echoes, self._each, strict=True)
         ]
-        most = np.argmax(shares, axis=0)
-        return np.array([echo.source for echo in self._echoes], np.int16).take(most)
+        places: Places = np.array([echo.source for echo in self._echoes], np.int16)[np.argmax(shares, axis=0)]
+        return places
 
 
 def _sum(levels: Sequence[Floats]) -> Floats:
@@ -125,17 +128,33 @@ class _Verdict:
 
     def _within(self, region: Region) -> Iterator[Bleed]:
         first, last = region.start // FRAME, -(-region.end // FRAME)
-        echo = self._echo[first - self._first : last - self._first]
-        sources = self._sources[first - self._first : last - self._first]
-        for a, b in _without_own(echo):
-            sure = echo[a:b] > ECHO
-            source = int(np.bincount(sources[a:b][sure]).argmax())
-            bleed = Region(max(region.start, (first + a) * FRAME), min(region.end, (first + b) * FRAME))
-            yield Bleed(bleed, self._names[source], min(1.0, float(np.mean(echo[a:b][sure]))))
+        frames = slice(first - self._first, last - self._first)
+        echo, sources = self._echo[frames], self._sources[frames]
+        for start, end in _one_by_one(echo, sources):
+            sure = echo[start:end] > ECHO
+            source = int(np.bincount(sources[start:end][sure]).argmax())
+            bleed = Region(max(region.start, (first + start) * FRAME), min(region.end, (first + end) * FRAME))
+            yield Bleed(bleed, self._names[source], min(1.0, float(np.mean(echo[start:end][sure]))))
 
 
-def _without_own(echo: Floats) -> Iterator[tuple[int, int]]:
-    """First and one past the last frame of each stretch that has echo, and nothing of the track's own."""
+def _one_by_one(echo: Floats, sources: Places) -> Iterator[Span]:
+    """The stretches that have echo and nothing of the track's own, each of one voice."""
+    for first, last in _without_own(echo):
+        changes = _changes(sources[first:last], echo[first:last] > ECHO)
+        yield from pairwise([first, *(first + change for change in changes), last])
+
+
+def _changes(sources: Places, heard: NDArray[np.bool_]) -> list[int]:
+    """Frames from which on another voice is heard, and not just for a moment. In silence the last one goes on."""
+    last = np.maximum.accumulate(np.where(heard, np.arange(len(heard)), np.argmax(heard)))
+    voices = sources[last]
+    edges = [0, *(np.flatnonzero(np.diff(voices)) + 1).tolist(), len(voices)]
+    starts = [start for start, end in pairwise(edges) if end - start >= SHORTEST_VOICE]
+    return [start for before, start in pairwise(starts) if voices[start] != voices[before]]
+
+
+def _without_own(echo: Floats) -> Iterator[Span]:
+    """The stretches that have echo and nothing of the track's own; silence in and beside it belongs to them."""
     own = np.zeros(len(echo), np.bool_)
     for first, last in _runs(echo <= ECHO):
         if last - first >= SHORTEST_OWN:
@@ -150,7 +169,6 @@ def _silence(echo: Floats) -> int:
     return int(np.argmin(np.append(np.isnan(echo[:ROOM]), False)))
 
 
-def _runs(mask: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
-    """First and one past the last index of each stretch of ``True``."""
+def _runs(mask: NDArray[np.bool_]) -> Iterator[Span]:
     edges = np.flatnonzero(np.diff(mask.astype(np.int8), prepend=0, append=0))
     return zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)

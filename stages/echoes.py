@@ -17,7 +17,8 @@ ENOUGH: Final = 5  # windows with a sound in common, to say anything about two t
 CONTEXT: Final = 300 * SAMPLE_RATE  # before and after: microphones are moved, gains are turned
 EXTREMES: Final = (10, 90)  # percentiles between which level differences lie
 APART: Final = 5.0  # dB between them, or all is one voice; two bleeds of -3 dB are 6 apart
-ALONE: Final = 6.0  # dB; where all is one voice, the track that is so much quieter has the copy
+ALONE: Final = 3.0  # dB; where all is one voice, the track that is so much quieter has the copy
+USUAL: Final = 12.0  # dB between the extremes where nobody has shown them: two bleeds of -6 dB
 NEAR: Final = 0.35  # of the way between the extremes: a window so near to its end is one voice, and no third one
 
 AUDIBLE: Final = 8.0  # dB above its noise
@@ -101,4 +102,4 @@ def _split(likeness: Likeness, near: NDArray[np.bool_]) -> tuple[float, float] |
 def _one_voice(likeness: Likeness) -> tuple[float, float] | None:
     """The same where the speaker of one track says nothing: a copy is quieter, and not earlier."""
     level = float(np.median(likeness.levels))
-    return (level, -level) if level <= -ALONE and np.median(likeness.lags) >= 0 else None
+    return (level, level + USUAL) if level <= -ALONE and np.median(likeness.lags) >= 0 else None
