@@ -192,7 +192,8 @@ class Source:
             sound = np.concatenate(self._group, axis=1)
             for line in self.lines:
                 line.write(sound[:, :count], self._rate)
-            self._group, self._grouped = [sound[:, count:].copy()], sound.shape[1] - count
+            self._grouped -= count
+            self._group = [sound[:, count:].copy()] if self._grouped else []
 
 
 def channels(frame: AudioFrame) -> Sound:

@@ -77,6 +77,16 @@ def film(path: Path, *, sound: Sound | None, seconds: int = 1) -> Path:
     return path
 
 
+def write_wide(path: Path, sound: Sound, rate: int) -> None:
+    """A WAV file of 64-bit samples, shape (channels, n)."""
+    whole = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound), "fltp", "stereo" if len(sound) == 2 else "mono")
+    whole.sample_rate = rate
+    with av.open(str(path), "w") as container:
+        out = container.add_stream("pcm_s64le", rate=rate, layout=whole.layout.name)
+        for frame in AudioResampler("s64", whole.layout, rate).resample(whole):
+            container.mux(out.encode(frame))
+
+
 def _encoded(container: av.container.OutputContainer, stream: Stream) -> list[av.Packet[av.AudioStream]]:
     layout = "mono" if len(stream.parts[0].sound) == 1 else "stereo"
     # libav's own Vorbis encoder, the only one there always is, has to be asked for like this.
