@@ -1,8 +1,8 @@
 """A conversation of three voices, each a stream of its own: what is said in it, by whom and when, and what makes it.
 
-    host    He was not …            Had he married a more … respectable than he was.  He might even have been …
-    guest                It was the first … the dreams built around it.
-    caller                                  In 1813.
+    host    And Mr. John …                            Had he married …    He might even …
+    guest                     It was the first … the dreams built around it.
+    caller                                In 1813.
 
 ``python -m tests.conversation`` writes ``tests/media/conversation.mkv`` anew.
 """
@@ -44,13 +44,18 @@ HOST: Final = Voice(
     "host",
     "libopus",
     (
-        Line(0.5, "austen_0880.flac", "He was not an ill-disposed young man."),
         Line(
-            9.6,
+            0.5,
+            "austen_0870.flac",
+            "And Mr. John Dashwood had then leisure to consider how much there might be prudently in his power to do "
+            "for them.",
+        ),
+        Line(
+            14.3,
             "austen_0920.flac",
             "Had he married a more amiable woman, he might have been made still more respectable than he was.",
         ),
-        Line(15.8, "austen_0930.flac", "He might even have been made amiable himself."),
+        Line(20.5, "austen_0930.flac", "He might even have been made amiable himself."),
     ),
 )
 GUEST: Final = Voice(
@@ -58,14 +63,14 @@ GUEST: Final = Voice(
     "aac",
     (
         Line(
-            3.4,
+            8.1,
             "librispeech_1995-1837-0001.flac",
             "It was the first great sorrow of his life. It was not so much the loss of the cotton itself, "
             "but the fantasy, the hopes, the dreams built around it.",
         ),
     ),
 )
-CALLER: Final = Voice("caller", "libmp3lame", (Line(7.4, "ljspeech_LJ002-0020.flac", "In 1813."),), joins=6.0)
+CALLER: Final = Voice("caller", "libmp3lame", (Line(12.1, "ljspeech_LJ002-0020.flac", "In 1813."),), joins=10.5)
 VOICES: Final = (HOST, GUEST, CALLER)
 
 

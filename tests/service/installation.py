@@ -166,15 +166,16 @@ class Service(Started):
     token: str
     http: httpx2.Client
 
-    def submit(self, media: Path | str, **request: object) -> str:
-        """Of a file, by upload, or of a URL; the job's id."""
-        answer = self.upload(media, **request) if isinstance(media, Path) else self.post(media, **request)
+    def submit(self, *media: Path | str, **request: object) -> str:
+        """Of files, by upload, or of a URL; the job's id."""
+        files = [file for file in media if isinstance(file, Path)]
+        answer = self.upload(*files, **request) if files else self.post(str(media[0]), **request)
         assert answer.status_code == 202, answer.text
         return str(answer.json()["id"])
 
-    def upload(self, media: Path, **request: object) -> httpx2.Response:
-        parts = {"request": (None, json.dumps(request).encode(), "application/json")}
-        return self.http.post("/v1/jobs", files={**parts, "file": (media.name, media.read_bytes())})
+    def upload(self, *media: Path, **request: object) -> httpx2.Response:
+        asked = ("request", (None, json.dumps(request).encode(), "application/json"))
+        return self.http.post("/v1/jobs", files=[asked, *(("file", (file.name, file.read_bytes())) for file in media)])
 
     def post(self, url: str, **request: object) -> httpx2.Response:
         return self.http.post("/v1/jobs", json={"media_url": url, **request})

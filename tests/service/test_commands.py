@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from anyio.abc import ByteStream
 
+from tests.conversation import RECORDING
 from tests.service.installation import COMMAND, SPOKEN, Installation, Service
 from tests.stages.making import film
 from tests.stages.web import Asked, Web, answer, redirect
@@ -29,6 +30,7 @@ def port(service: Service) -> str:
         ("text", rf"{SPOKEN}\n"),
         ("json", rf'{{"text":"{SPOKEN}".*}}\n'),
         ("srt", rf"1\n00:00:00,\d+ --> 00:00:\d\d,\d+\n{SPOKEN}\n"),
+        ("tsv", rf"start\tend\tspeaker\ttext\n\d+\t\d+\t\t{SPOKEN}\n"),
         ("vtt", rf"WEBVTT\n\n00:00:00\.\d+ --> 00:00:\d\d\.\d+\n{SPOKEN}\n"),
     ],
 )
@@ -64,17 +66,19 @@ def test_a_job_that_fails_shows_its_title_and_detail(
 
 
 @pytest.mark.parametrize(
-    ("recording", "says"),
+    ("asked", "says"),
     [
-        ("absent.mp3", "There is no file 'absent.mp3'"),
-        ("http://10.0.0.1/a.mp3", "antiphon: This address may not be fetched; "),
-        ("ftp://host.test/a.mp3", "give a file or an http(s) address"),
+        (["absent.mp3"], "There is no file 'absent.mp3'"),
+        (["http://10.0.0.1/a.mp3"], "antiphon: This address may not be fetched; "),
+        (["ftp://host.test/a.mp3"], "give a file or an http(s) address"),
+        (["--track", "3", RECORDING], "antiphon: The recording has no such track: "),
+        (["--mode", "downmix", RECORDING, RECORDING], "Several files are the tracks of one recording"),
     ],
 )
 def test_what_cannot_be_transcribed_is_told_in_one_line(
-    home: Installation, service: Service, recording: str, says: str
+    home: Installation, service: Service, asked: list[str | Path], says: str
 ) -> None:
-    ran = home.run("transcribe", recording, HTTP__PORT=port(service))
+    ran = home.run("transcribe", *asked, HTTP__PORT=port(service))
     assert (ran.returncode, ran.stdout, len(ran.stderr.splitlines())) == (1, "", 1)
     assert says in ran.stderr
 

@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from api.security import issue_token
 from pipeline.settings import AuthSettings
+from tests.conversation import RECORDING
 from tests.service.installation import Installation, Service, until
 from tests.stages.making import film
 from tests.stages.web import Web, answer, dripping, hanging
@@ -114,6 +115,28 @@ def test_a_video_without_sound_fails_its_job(service: Service, tmp_path: Path) -
     error = failed(service, service.submit(film(tmp_path / "silent.mp4", sound=None)))
     assert error["code"] == "media-unsupported"
     assert "no audio" in error["detail"]
+
+
+@pytest.mark.parametrize(("index", "split"), [(3, "auto"), (3, "always"), (1000, "never")])
+def test_a_track_that_is_not_there_fails_its_job_and_is_named(service: Service, index: int, split: str) -> None:
+    job_id = service.submit(RECORDING, processing_mode="select", track_index=index, split_channels=split)
+    error = failed(service, job_id)
+    assert (error["code"], error["attempt"]) == ("track-not-found", 1)
+    assert str(index) in error["detail"]
+
+
+def test_a_job_of_which_every_track_is_broken_fails(service: Service, tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("agent.wav", "customer.wav")]
+    for file in files:
+        file.write_bytes(b"Minutes of the meeting, typed, not recorded.\n" * 100)
+    error = failed(service, service.submit(*files, processing_mode="multitrack"))
+    assert (error["code"], error["attempt"]) == ("media-unsupported", 1)
+
+
+def test_several_files_are_refused_where_they_are_not_tracks(service: Service, media: Path) -> None:
+    refused = service.upload(media / "austen_0880.flac", media / "austen_0890.flac")
+    assert problem(refused) == (422, "invalid-request")
+    assert [error["pointer"] for error in refused.json()["errors"]] == ["/processing_mode"]
 
 
 def test_an_mp4_whose_index_is_missing_fails_and_says_so(service: Service, media: Path, tmp_path: Path) -> None:
