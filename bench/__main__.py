@@ -7,14 +7,17 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from bench import Unmeasured, align, api, multitrack, overlap
+from bench import Unmeasured, align, api, crosstalk, multitrack, overlap
 from bench.figures import table
 from bench.machine import Machine
 from pipeline.errors import ConfigError
 from pipeline.settings import TelemetrySettings
 from pipeline.telemetry import configure_logging
 
-BENCHMARKS: Final = {one.name: one for one in (overlap.BENCHMARK, multitrack.BENCHMARK, align.BENCHMARK, api.BENCHMARK)}
+BENCHMARKS: Final = {
+    one.name: one
+    for one in (overlap.BENCHMARK, multitrack.BENCHMARK, align.BENCHMARK, crosstalk.BENCHMARK, api.BENCHMARK)
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
