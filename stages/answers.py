@@ -60,7 +60,9 @@ class Answers:
         return EngineFailed(f"{len(broken)} of {len(self.windows)} windows: {broken[0].detail}.") if broken else None
 
     def _track(self, segments: Sequence[Segment], error: JobError | None) -> Track:
-        spoken = self.language if segments else None
+        # Where bleed fills most of every window, no window spoke for the track.
+        own = next((segment.language for segment in segments if segment.crosstalk is None), None)
+        spoken = (self.language or own) if segments else None
         stage = "demuxer" if self.item.spool.error else "transcriber"
         facts = {
             "speech_seconds": round(sum(window.seconds for window in self.windows), 3),

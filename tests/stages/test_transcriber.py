@@ -520,3 +520,23 @@ async def test_the_language_of_a_track_is_not_that_of_a_voice_from_another(
     assert told == {20: None, 21: None, 22: "de"}
     assert heard.track.language == "de"
     assert heard.segments[0].language == "fr"
+
+
+async def test_a_track_that_is_mostly_bleed_has_the_language_of_what_its_own_voice_says_first(
+    claim: Claim, answered: TrackAudio
+) -> None:
+    """The window is 0.2 … 5.6 s, most of which is bleed here, and 10.2 … 15.6 s, all of which is."""
+    bleed = (Bleed(stretch(0, 4), "1:0", 0.9), *answered.bleed)
+    said = draft((1.0, 2.0), (4.2, 5.0), language="de")
+    heard = await transcribed(claim, Scripted(said), replace(answered, bleed=bleed))
+    assert [segment.crosstalk is None for segment in heard.segments] == [False, True]
+    assert (heard.track.language, heard.track.language_probability) == ("de", None)
+
+
+async def test_a_track_on_which_only_others_are_heard_has_no_language_of_its_own(
+    claim: Claim, answered: TrackAudio
+) -> None:
+    bleed = (Bleed(stretch(0, 16), "1:0", 0.9),)
+    heard = await transcribed(claim, Scripted(draft((1.0, 2.0), language="de")), replace(answered, bleed=bleed))
+    assert (heard.track.status, heard.track.language) == ("transcribed", None)
+    assert [segment.language for segment in heard.segments] == ["de"]
