@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Final
 
 import anyio
@@ -95,9 +96,10 @@ async def _listen(claim: Claim, spools: Sequence[Spool], settings: AudioSettings
 
 
 def _advance(claim: Claim, spools: Sequence[Spool]) -> None:
-    """Progress of the job: how much of all that is to be decoded is there."""
-    if total := claim.progress.audio_seconds_total:
-        claim.advance("demuxing", sum(spool.seconds for spool in spools) / total)
+    """Progress of the job: how far decoding has come. A track may have two spools, for its sides."""
+    total, tracks = claim.progress.audio_seconds_total, claim.progress.tracks_total
+    if total and tracks:
+        claim.advance("demuxing", fmean(spool.seconds for spool in spools) / (total / tracks))
 
 
 _Part = tuple[Spool, tuple[Region, ...]]

@@ -1,4 +1,4 @@
-"""Decoding: where on the media's clock a frame belongs, and how much of it waits to be written."""
+"""Decoding: how much of a stream waits to be written, and that what is written does not depend on its packets."""
 
 from __future__ import annotations
 
@@ -9,29 +9,14 @@ import pytest
 from anyio import to_thread
 from av.audio.frame import AudioFrame
 
+from pipeline.claim import Claim
 from stages.clock import Clock, Hand
 from stages.disk import Disk, Loan
 from stages.lines import LOWEST_RATE, Line, Mix, Source
 from stages.spool import SAMPLE_RATE, Spool
 from stages.tracks import Feed
-
-
-def test_a_clock_set_anew_is_a_mapping_and_not_hours_of_silence() -> None:
-    clock = Hand(Clock())
-    assert [clock.place(time, 1.0) for time in (0.0, 1.0, 80_000.0, 80_001.0, 80_004.0)] == [0.0, 1.0, 2.0, 3.0, 6.0]
-    assert clock.place(5.0, 1.0) == 7.0
-
-
-def test_frames_without_a_time_follow_the_one_before() -> None:
-    clock = Hand(Clock())
-    assert [clock.place(time, 0.5) for time in (None, None, 4.0, None)] == [0.0, 0.5, 4.0, 4.5]
-
-
-def test_only_the_first_frame_may_be_off_by_less_than_the_jitter() -> None:
-    clock = Hand(Clock())
-    assert clock.place(0.004, 1.0) == 0.004
-    assert clock.place(1.015, 1.0) == 1.004
-    assert clock.place(2.030, 1.0) == 2.030
+from tests.stages.hearing import mixed
+from tests.stages.making import Part, Stream, record
 
 
 @pytest.mark.parametrize("rate", [LOWEST_RATE, 8_000, 48_000])
@@ -44,3 +29,18 @@ async def test_at_most_half_a_minute_of_sound_is_held_back(tmp_path: Path, rate:
     for taken in range(1, 100):
         await to_thread.run_sync(source.take, second, None)
         assert line.position > (taken - 31) * SAMPLE_RATE
+
+
+async def test_what_is_heard_does_not_depend_on_packets(claim: Claim, tmp_path: Path) -> None:
+    rng = np.random.default_rng(7)
+    left = (0.1 * rng.standard_normal((1, 3 * 44_100))).astype(np.float32)
+    right = np.where(np.arange(3 * 44_100) < 44_100, -left, 0.5 * left[:, ::-1]).astype(np.float32)
+    stream = [Part(0.0, np.concatenate([left, right]))]
+    heard = []
+    for name, codec in (("x.wav", "pcm_s16le"), ("x.flac", "flac"), ("x.mka", "pcm_s16le")):
+        path = record(tmp_path / name, Stream(stream, 44_100, codec))
+        samples, _ = await mixed(Claim(claim.job, scratch=claim.scratch), path)
+        heard.append(samples)
+    assert heard[0][:15_000].std() > 1500
+    for other in heard[1:]:
+        np.testing.assert_array_equal(heard[0], other)

@@ -124,6 +124,17 @@ async def test_a_broken_stream_among_good_ones_is_a_broken_track(
         assert tracks[0].speech
 
 
+async def test_silent_and_broken_tracks_alone_are_handed_on_too(claim: Claim, tmp_path: Path) -> None:
+    nothing = np.zeros((2, 3 * SAMPLE_RATE), np.float32)
+    path = record(tmp_path / "x.mkv", stream(nothing), stream(nothing[:1]), stream(nothing, codec="flac"))
+    path.write_bytes(path.read_bytes().replace(b"\xff\xf8", b"\0\0"))
+    async with demuxed(asking(claim), path) as tracks:
+        assert {audio.track.stream for audio in tracks} == {0, 1, 2}
+        assert [audio.speech for audio in tracks] == [()] * len(tracks)
+        assert [audio.track.id for audio in tracks if audio.spool.error] == ["2:0"]
+        assert all(audio.of == len(tracks) for audio in tracks)
+
+
 async def test_a_file_that_cannot_be_opened_is_a_broken_track(
     claim: Claim, tmp_path: Path, agent: Sound, customer: Sound
 ) -> None:
