@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from bench import Unmeasured, align, api, crosstalk, multitrack, overlap
+from bench import Unmeasured, align, api, crosstalk, decode, multitrack, overlap
 from bench.figures import table
 from bench.machine import Machine
 from pipeline.errors import ConfigError
@@ -16,7 +16,14 @@ from pipeline.telemetry import configure_logging
 
 BENCHMARKS: Final = {
     one.name: one
-    for one in (overlap.BENCHMARK, multitrack.BENCHMARK, align.BENCHMARK, crosstalk.BENCHMARK, api.BENCHMARK)
+    for one in (
+        overlap.BENCHMARK,
+        multitrack.BENCHMARK,
+        align.BENCHMARK,
+        decode.BENCHMARK,
+        crosstalk.BENCHMARK,
+        api.BENCHMARK,
+    )
 }
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import align, overlap
+from bench import align, decode, overlap
 from bench.__main__ import main
 from bench.figures import Figure
 from bench.watched import Batch, Watched
@@ -20,7 +20,7 @@ def test_without_a_name_every_benchmark_is_listed_with_its_target(capsys: pytest
     assert main([]) == 0
     _, *lines = capsys.readouterr().out.splitlines()
     targets = {name: target for name, *_, target in (line.split("  ") for line in lines)}
-    assert {"overlap", "align", "api"} <= targets.keys()
+    assert {"overlap", "align", "decode", "api"} <= targets.keys()
     assert "≥ 0.97" in targets["overlap"]
     assert "≤ 5 ms" in targets["align"]
     assert "≤ 50 ms" in targets["api"]
@@ -39,6 +39,18 @@ def test_a_late_stream_with_a_hole_is_in_time_for_us_and_not_for_whoever_joins_i
     ours, joined = align.measure(container, quick=True)
     assert ours.verdict == "met"
     assert joined.values[0] > 1000
+
+
+def test_ten_minutes_of_eight_tracks_take_the_memory_of_one() -> None:
+    *_, ratio = decode.memory(60, 600)
+    assert ratio.verdict == "met"
+
+
+@pytest.mark.full
+def test_speed_is_told_of_every_codec_for_one_track_and_for_eight() -> None:
+    figures = list(decode.speed(10, repetitions=1))
+    assert len(figures) == 2 * 2 * len(decode.CODECS)
+    assert all(figure.values[0] > 0 for figure in figures)
 
 
 @pytest.mark.full
