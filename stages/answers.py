@@ -15,7 +15,7 @@ from pipeline.transcript import Crosstalk, Notice, Segment, Track, Word
 from stages.bleed import suppressed, whose
 from stages.engines import Draft, WindowError
 from stages.messages import Bleed, TrackAudio, TrackTranscript
-from stages.spool import SAMPLE_RATE, Region, Spool
+from stages.spool import SAMPLE_RATE, Region
 from stages.turns import utterances
 from stages.windows import SpeechWindow
 
@@ -76,11 +76,10 @@ class Answers:
 
     async def _segments(self) -> AsyncGenerator[Segment, None]:
         """Utterances never join windows, so each has the numbers of the one window it was heard in."""
-        n = 0
-        reached, ends = _extent(self.item.spool)
+        n, reached = 0, _placed(self.item).start_offset
         for window, draft in self._drafts():
             await checkpoint()  # hours of words must not hold the loop
-            for said in _said(window, draft, self.marked, reached, ends):
+            for said in _said(window, draft, self.marked, reached):
                 yield Segment(
                     id=n,
                     track=self.item.track.id,
@@ -126,26 +125,23 @@ class _Utterance:
     crosstalk: Crosstalk | None
 
 
-def _said(
-    window: SpeechWindow, draft: Draft, marked: Sequence[Bleed], reached: float, ends: float
-) -> Iterator[_Utterance]:
+def _said(window: SpeechWindow, draft: Draft, marked: Sequence[Bleed], reached: float) -> Iterator[_Utterance]:
     """A window's utterances, each of one voice; from an engine without times of words the whole window is one."""
     if draft.text and not draft.words:
-        start, end = (round(min(max(reached, time), ends), 3) for time in (window.begins, window.passed))
+        start, end = (round(max(reached, time), 3) for time in (window.begins, window.passed))
         yield _Utterance(start, end, draft.text, None, whose(window.regions, marked))
-    timed = _on_the_clock(window, draft, reached, ends)
+    timed = _on_the_clock(window, draft, reached)
     for _, run in groupby(timed, key=lambda word: _source(word, marked)):
         for words in utterances(tuple(run)):
             voice = whose(map(_region, words), marked)
             yield _Utterance(words[0].start, words[-1].end, "".join(word.word for word in words), words, voice)
 
 
-def _on_the_clock(window: SpeechWindow, draft: Draft, reached: float, ends: float) -> Iterator[Word]:
-    """A window's words at their times in the media: monotone, after ``reached`` and before the track ``ends``."""
+def _on_the_clock(window: SpeechWindow, draft: Draft, reached: float) -> Iterator[Word]:
+    """A window's words at their times in the media: inside the window, monotone and after ``reached``."""
     for word in draft.words:
-        start, end = window.span(word.start, word.end)
-        start = min(max(reached, start), ends)
-        end = min(max(start, end), ends)
+        start, end = (max(reached, time) for time in window.span(word.start, word.end))
+        end = max(start, end)
         yield Word(word=word.word, start=round(start, 3), end=round(end, 3), confidence=round(word.confidence, 3))
         reached = end
 
@@ -162,13 +158,9 @@ def _region(word: Word) -> Region:
 
 
 def _placed(item: TrackAudio) -> Track:
-    begins, ends = _extent(item.spool)
+    """The track with its true place on the media's clock, to the millisecond as all times are told."""
+    begins, ends = round(min(item.spool.begins, item.spool.seconds), 3), round(item.spool.seconds, 3)
     return item.track.model_copy(update={"start_offset": begins, "duration": round(ends - begins, 3)})
-
-
-def _extent(spool: Spool) -> tuple[float, float]:
-    """Where a track begins and ends on the media's clock, in seconds, to the millisecond as all times are told."""
-    return round(min(spool.begins, spool.seconds), 3), round(spool.seconds, 3)
 
 
 def _mean(confidences: Iterable[float]) -> float | None:

@@ -447,20 +447,31 @@ async def test_suppressed_bleed_is_not_heard_by_the_engine_and_is_told_of(
     assert heard.warnings == (DAMAGE, Notice(code="crosstalk-suppressed", track="downmix", detail=detail))
 
 
-async def test_bleed_in_the_midst_of_a_sentence_is_a_pause_for_the_engine(
+async def test_short_bleed_in_the_midst_of_a_sentence_is_a_pause_for_the_engine(
     make_job: Callable[..., Job], tmp_path: Path, quilter: Samples
 ) -> None:
-    engine = Scripted()
     audio = await spooled(tmp_path / "t", quilter)
     bleed = (Bleed(stretch(2.0, 2.5), "1:0", 0.9), Bleed(stretch(4.0, 4.25), "2:0", 0.9))
-    await transcribed(
-        Claim(make_job(crosstalk="suppress")), engine, replace(audio, speech=(stretch(1, 5),), bleed=bleed)
-    )
+    engine = Scripted()
+    job = make_job(crosstalk="suppress")
+    await transcribed(Claim(job), engine, replace(audio, speech=(stretch(1, 5),), bleed=bleed))
     [window] = engine.given
     expected = quilter[SAMPLE_RATE : 5 * SAMPLE_RATE].copy()
     expected[SAMPLE_RATE : round(1.5 * SAMPLE_RATE)] = 0
     expected[3 * SAMPLE_RATE : round(3.25 * SAMPLE_RATE)] = 0
     np.testing.assert_array_equal(window.samples * 32768, expected)
+
+
+async def test_long_bleed_in_the_midst_of_a_sentence_costs_no_more_than_a_pause(
+    make_job: Callable[..., Job], tmp_path: Path, quilter: Samples
+) -> None:
+    audio = await spooled(tmp_path / "t", quilter)
+    job, engine = make_job(crosstalk="suppress"), Scripted()
+    bleed = (Bleed(stretch(2.0, 4.0), "1:0", 0.9),)
+    await transcribed(Claim(job), engine, replace(audio, speech=(stretch(1, 5),), bleed=bleed))
+    [window] = engine.given
+    before, after = quilter[SAMPLE_RATE : 2 * SAMPLE_RATE], quilter[4 * SAMPLE_RATE : 5 * SAMPLE_RATE]
+    np.testing.assert_array_equal(window.samples * 32768, np.concatenate([before, pause(0.64), after]))
 
 
 async def test_a_track_on_which_only_others_are_heard_is_silent_when_they_are_suppressed(
