@@ -12,7 +12,7 @@ from typing import Final
 
 import anyio
 import numpy as np
-from anyio import to_thread
+from anyio import from_thread, to_thread
 
 from pipeline.claim import Claim
 from pipeline.settings import AudioSettings
@@ -128,6 +128,7 @@ def _mix(left: Spool, right: Spool, whole: Spool) -> None:
     """Make one track of two sides, which are erased. The longer one goes on alone where the other has ended."""
     start, end = round(min(left.begins, right.begins) * SAMPLE_RATE), max(left.length, right.length)
     for at in range(start, end, MIXED_SECONDS * SAMPLE_RATE):
+        from_thread.check_cancelled()
         count = min(MIXED_SECONDS * SAMPLE_RATE, end - at)
         sides = np.zeros((2, count), np.float32)
         for side, spool in zip(sides, (left, right), strict=True):

@@ -77,7 +77,10 @@ class Mix:
 
 @dataclass(eq=False, slots=True)
 class Line:
-    """One feed on its way into its track. ``position``: the sample before which it has written everything."""
+    """One feed on its way into its track. ``position``: the sample before which it has written everything.
+
+    Negative where an offset has moved the sound before time 0.
+    """
 
     feed: Feed
     mix: Mix

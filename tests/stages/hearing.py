@@ -38,10 +38,10 @@ async def heard(track: TrackAudio) -> NDArray[np.int16]:
     return await track.spool.read(0, 10**9)
 
 
-async def refusal(claim: Claim, path: Path) -> JobError:
+async def refusal(claim: Claim, path: Path, audio: AudioSettings | None = None) -> JobError:
     """Why the demuxer does not take this file."""
-    demuxer = Demuxer(AudioSettings())
-    async with demuxer.running():
+    demuxer = Demuxer(audio or AudioSettings())
+    async with demuxer.running(), claim.resources:
         with pytest.raises(JobError) as raised:
             [track async for track in demuxer.handle(claim, Media((path,)))]
     return raised.value

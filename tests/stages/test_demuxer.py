@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from structlog.typing import EventDict
 
 from pipeline.claim import Claim, Why
-from pipeline.errors import Internal, JobError, MediaTooLarge, MediaUnsupported
+from pipeline.errors import Internal, JobError, MediaTooLarge, MediaUnsupported, TrackNotFound
 from pipeline.settings import AudioSettings
 from stages.demuxer import Demuxer
 from stages.messages import Media
 from stages.spool import SAMPLE_RATE
-from tests.stages.hearing import asking, demuxed, heard, mixed, onsets
+from tests.stages.hearing import asking, demuxed, heard, mixed, onsets, refusal
 from tests.stages.making import Part, Stream, clicks, film, record, resampled, sound_of, tone, write_wide
 
 
@@ -170,6 +170,19 @@ async def test_a_recording_that_is_too_long_is_refused(claim: Claim, media: Path
         assert isinstance(track.spool.error, MediaTooLarge)
         assert "20 s" in str(track.spool.error)
         assert track.spool.seconds <= 20
+
+
+async def test_a_job_whose_tracks_need_more_disk_than_there_is_is_refused(claim: Claim, media: Path) -> None:
+    error = await refusal(claim, media / "jfk.flac", audio=AudioSettings(scratch_bytes=11 * 32_000))
+    assert isinstance(error, MediaTooLarge)
+    assert "AUDIO__SCRATCH_BYTES" in error.detail
+    async with demuxed(claim, media / "jfk.flac", audio=AudioSettings(scratch_bytes=12 * 32_000)) as [track]:
+        assert len(await heard(track)) == 11 * SAMPLE_RATE
+
+
+async def test_a_track_that_is_not_there_cannot_be_selected(claim: Claim, media: Path) -> None:
+    error = await refusal(asking(claim, processing_mode="select", track_index=3), media / "jfk.flac")
+    assert isinstance(error, TrackNotFound)
 
 
 @pytest.mark.parametrize("rate", [1, 1_000, 3_999, 99_999_989])

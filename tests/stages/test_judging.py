@@ -15,7 +15,7 @@ from pipeline.settings import AudioSettings
 from stages.demuxer import Demuxer
 from stages.messages import Media, TrackAudio
 from stages.spool import BYTES_PER_SECOND, SAMPLE_RATE
-from tests.stages.hearing import asking, demuxed, heard, onsets
+from tests.stages.hearing import asking, demuxed, heard, onsets, refusal
 from tests.stages.making import Part, Sound, Stream, clicks, record, sound_of, tone
 from tests.stages.waiting import until
 
@@ -62,6 +62,15 @@ async def test_a_call_becomes_two_tracks_with_their_speech(
         assert np.abs(await heard(left) - agent[0] * 32768).max() <= 1
         assert job.progress.audio_seconds_total == pytest.approx(48)
         assert job.progress.tracks_total == 2
+
+
+async def test_a_call_of_two_voices_is_too_much_where_one_track_is_taken(
+    claim: Claim, tmp_path: Path, agent: Sound, customer: Sound
+) -> None:
+    path = record(tmp_path / "call.wav", stream(agent, customer))
+    error = await refusal(asking(claim), path, audio=AudioSettings(max_tracks=1))
+    assert isinstance(error, MediaTooLarge)
+    assert "2 tracks; at most 1" in error.detail
 
 
 async def test_stereo_stays_one_track_and_its_sides_leave_the_disk(claim: Claim, tmp_path: Path, agent: Sound) -> None:
