@@ -19,7 +19,7 @@ import numpy as np
 from anyio import from_thread
 from numpy.typing import NDArray
 
-from stages.echoes import AUDIBLE, Echo, echoes_of
+from stages.echoes import AUDIBLE, Echo, echoes_of, learn
 from stages.likeness import Heard, compare, samples_of
 from stages.loudness import FRAME, FRAMES, Loudness
 from stages.messages import Bleed
@@ -55,8 +55,7 @@ def find(tracks: Sequence[Heard]) -> Mapping[str, tuple[Bleed, ...]]:
     for start in range(0, samples_of(tracks) if echoes else 0, FRAMES * FRAME):
         from_thread.check_cancelled()
         loudness = [Loudness(heard.spool, start, halo) for heard in tracks]
-        for echo in echoes:
-            echo.learn(start, loudness)
+        learn(echoes, start, loudness)
         known = [echo for echo in echoes if echo.known]
         judged = [_Shares(number, loudness, known) for number in range(len(tracks))]
         for number, verdict in enumerate(verdicts):

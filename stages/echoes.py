@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -25,6 +26,8 @@ AUDIBLE: Final = 8.0  # dB above its noise
 KEPT: Final = 0.7  # of what was known, a stretch later
 SURE: Final = 1500.0  # frames; more make nothing better known
 
+Indexes = NDArray[np.intp]
+
 
 class Echo:
     """The voice of the track ``source`` as it is heard on the track ``target``; both are places in a list of tracks.
@@ -47,22 +50,26 @@ class Echo:
         """How loud this voice would be on the target in each frame and band, in dB."""
         return loudness[self.source].later(self.delay) + self._gains
 
-    def learn(self, start: int, loudness: Sequence[Loudness]) -> None:
-        """Learn from the windows of the stretch from sample ``start`` on in which the source speaks."""
+    def spoken(self, start: int) -> Indexes:
+        """Which windows of the stretch from sample ``start`` on have the source's voice, by these two tracks alone."""
         starts = self.likeness.starts
         split = _split(self.likeness, np.abs(starts - start) < CONTEXT)
         if split is None:
-            return
+            return np.zeros(0, np.intp)
         low, high = split
-        heard = (starts >= start) & (starts < start + FRAMES * FRAME)
-        heard &= self.likeness.levels < low + NEAR * (high - low)
         self.apart = high - low
-        if np.any(heard):
-            self.delay = float(np.median(self.likeness.lags[heard]))
-            self._measure(((starts[heard] - start) // FRAME).astype(int), loudness)
+        within = (starts >= start) & (starts < start + FRAMES * FRAME)
+        return np.flatnonzero(within & (self.likeness.levels < low + NEAR * (high - low)))
 
-    def _measure(self, windows: NDArray[np.int_], loudness: Sequence[Loudness]) -> None:
-        frames = (windows[:, None] + np.arange(WINDOW // FRAME)).ravel()
+    def learn(self, start: int, windows: Indexes, loudness: Sequence[Loudness]) -> None:
+        """Learn from these windows of the stretch, in which the source speaks."""
+        if not len(windows):
+            return
+        self.delay = float(np.median(self.likeness.lags[windows]))
+        first = (self.likeness.starts[windows].astype(int) - start) // FRAME
+        self._measure((first[:, None] + np.arange(WINDOW // FRAME)).ravel(), loudness)
+
+    def _measure(self, frames: NDArray[np.int_], loudness: Sequence[Loudness]) -> None:
         target = loudness[self.target]
         audible = target.above_noise[frames] > AUDIBLE
         differences = target.levels[frames] - loudness[self.source].later(self.delay)[frames]
@@ -87,6 +94,21 @@ def echoes_of(likenesses: Mapping[Pair, Likeness]) -> list[Echo]:
         if len(likeness) >= ENOUGH:
             found += [Echo(first, second, likeness), Echo(second, first, likeness.turned())]
     return found
+
+
+def learn(echoes: Sequence[Echo], start: int, loudness: Sequence[Loudness]) -> None:
+    """Let each echo learn from the stretch from sample ``start`` on.
+
+    Where a third voice is heard on two tracks, neither is the source of the other: a window in which the source is
+    itself an echo does not count.
+    """
+    spoken = [echo.spoken(start) for echo in echoes]
+    copies: dict[int, set[float]] = defaultdict(set)
+    for echo, windows in zip(echoes, spoken, strict=True):
+        copies[echo.target].update(echo.likeness.starts[windows].tolist())
+    for echo, windows in zip(echoes, spoken, strict=True):
+        copied = np.isin(echo.likeness.starts[windows], list(copies[echo.source]))
+        echo.learn(start, windows[~copied], loudness)
 
 
 def _split(likeness: Likeness, near: NDArray[np.bool_]) -> tuple[float, float] | None:
