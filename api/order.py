@@ -62,7 +62,7 @@ def describe(parser: ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="who speaks; once for each track in order, from --track on, and multitrack without it",
+        help="who speaks; again for each further track, in order",
     )
 
 

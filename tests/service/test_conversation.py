@@ -20,6 +20,7 @@ from tests.stages.making import Stream, record
 pytestmark = [pytest.mark.postgres, pytest.mark.weights]
 
 SETTINGS = {"ENGINE__BACKEND": "faster_whisper", "ENGINE__MODEL": "base"}
+README = Path(__file__).parents[2] / "README.md"
 LABELS = [{"index": index, "label": voice.name} for index, voice in enumerate(VOICES)]
 # A clip may begin and end with so much silence.
 AROUND_SECONDS = 0.6
@@ -31,6 +32,10 @@ def _model() -> None:
         weights.find("base", EngineSettings())
     except ConfigError as error:
         pytest.skip(str(error))
+
+
+def port(service: Service) -> str:
+    return service.address.rpartition(":")[2]
 
 
 def words(text: str) -> list[str]:
@@ -130,14 +135,18 @@ def test_a_broken_file_among_several_is_a_failed_track_and_the_others_are_heard(
 
 
 @pytest.mark.parametrize("way", [[], ["--once"]], ids=["service", "once"])
-def test_the_command_line_names_who_speaks(home: Installation, service: Service, way: list[str]) -> None:
-    labels = [argument for voice in VOICES for argument in ("--label", voice.name)]
-    ran = home.run("transcribe", *labels, *way, RECORDING, HTTP__PORT=service.address.rpartition(":")[2])
+def test_the_first_example_of_the_readme_is_what_comes_out(
+    home: Installation, service: Service, way: list[str]
+) -> None:
+    example = README.read_text().partition("$ ./scripts/transcribe.bash ")[2].partition("```")[0]
+    command, _, shown = example.partition("\n")
+    *arguments, recording = command.split()
+    ran = home.run("transcribe", *arguments, *way, README.parent / recording, HTTP__PORT=port(service))
     assert (ran.returncode, ran.stderr) == (0, "")
-    assert [line.partition(":")[0] for line in ran.stdout.splitlines()[:4]] == ["host", "guest", "caller", "host"]
+    assert ran.stdout == shown
 
 
 def test_the_command_line_takes_files_as_tracks(home: Installation, service: Service, files: Sequence[Path]) -> None:
-    ran = home.run("transcribe", *files, "--format", "vtt", HTTP__PORT=service.address.rpartition(":")[2])
+    ran = home.run("transcribe", *files, "--format", "vtt", HTTP__PORT=port(service))
     assert (ran.returncode, ran.stderr) == (0, "")
     assert set(re.findall(r"<v (.*?)>", ran.stdout)) == {"0:0", "1:0", "2:0"}
