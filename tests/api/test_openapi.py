@@ -60,3 +60,10 @@ async def test_the_members_of_a_job_are_those_of_the_contract(client: Client) ->
     assert set(schemas["ProblemView"]["properties"]) == {
         *("type", "title", "status", "detail", "instance", "code", "retryable", "request_id", "errors")
     }
+
+
+async def test_an_upload_is_one_file_or_several_and_what_is_asked_of_them(client: Client) -> None:
+    content = (await document(client))["paths"]["/v1/jobs"]["post"]["requestBody"]["content"]
+    told = content["multipart/form-data"]["schema"]
+    assert (told["properties"]["file"]["type"], told["required"]) == ("array", ["file"])
+    assert told["properties"]["request"] == {"$ref": "#/components/schemas/JobRequest"}
