@@ -71,7 +71,7 @@ class Service:
     async def fill(self, jobs: int) -> str:
         """Queue so many recordings and see the first one done; the id of the last one."""
         async with Client.connected(self.address, self.token) as client:
-            ids = [await client.submit(JobRequest(), RECORDINGS / name) for name in islice(cycle(VARIED), jobs)]
+            ids = [await client.submit(JobRequest(), [RECORDINGS / name]) for name in islice(cycle(VARIED), jobs)]
             await client.follow(ids[0], lambda _: None)
         return ids[-1]
 
