@@ -92,12 +92,16 @@ async def _once(work: Work, engine: Engine) -> None:
 
 
 async def through_the_chain(work: Work, jobs: int) -> Side:
-    """The chain as the service runs it, from a full queue to an empty one.
+    await work.submit(jobs)
+    return await emptied(work, jobs)
+
+
+async def emptied(work: Work, jobs: int) -> Side:
+    """The chain as the service runs it, from a queue of so many jobs to an empty one.
 
     The backlog begins with the first batch that is as full as they get, and ends when the last job has been begun:
     filling and emptying the chain are no fault of the engine's feeding.
     """
-    await work.submit(jobs)
     engine, count = Watched(work.engine), Count(jobs)
     line = chain(work.store.queue(), new_room(engine, work.settings), work.settings, count)
     began, cpu = perf_counter(), process_time()

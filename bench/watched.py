@@ -77,6 +77,10 @@ class Watched:
         worked = sum(batch.share(since, until) * (batch.end - batch.start) for batch in self.batches)
         return worked / (until - since) / self.capabilities.lanes
 
+    def seconds(self) -> float:
+        """How long its lanes worked, summed over them."""
+        return sum(batch.end - batch.start for batch in self.batches)
+
     def rate(self, since: float, until: float) -> float:
         """Windows a second; of a batch that lies partly outside, that part is left out."""
         return sum(batch.share(since, until) * batch.windows for batch in self.batches) / (until - since)
