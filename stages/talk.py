@@ -52,10 +52,11 @@ class Talk:
         return [stretch for said in others for stretch in _between(said, start, end)]
 
     def interruptions(self, turn: Segment) -> Iterator[Stretch]:
-        """What others begin to say at length while ``turn`` lasts."""
+        """What others say at length from beginning to end while ``turn`` lasts."""
         first = bisect_right(self.at_length, turn.start, key=_START)
         last = bisect_left(self.at_length, turn.end, key=_START)
-        return (stretch for stretch in self.at_length[first:last] if stretch.track != turn.track)
+        begun = self.at_length[first:last]
+        return (stretch for stretch in begun if stretch.end < turn.end and stretch.track != turn.track)
 
 
 def overlaps(turns: Sequence[Segment]) -> Sequence[Sequence[int]]:

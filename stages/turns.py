@@ -1,10 +1,13 @@
 """Words into utterances, and the utterances of all tracks into one transcript's turns.
 
-ann  ▇▇▇▇▇▇▇     ▇▇▇▇▇▇▇     a remark in a pause does not end a sentence:
-bob           ▇              ann has one turn, and bob's lies within it
+ann  ▇▇▇▇▇▇▇     ▇▇▇▇▇▇▇         a remark in a pause does not end a sentence:
+bob           ▇                  ann has one turn, and bob's lies within it
 
-ann  ▇▇▇▇▇▇▇▇▇▇ ▇▇▇▇▇▇▇▇     whoever speaks at length takes the floor: ann's turn
-bob          ▇▇▇▇▇▇▇▇▇       ends with her next pause, and the rest follows bob's
+ann  ▇▇▇▇▇▇▇▇▇▇ ▇▇▇▇▇▇▇▇▇▇▇▇     a question at length takes the floor: ann's turn
+bob          ▇▇▇▇▇▇▇▇▇           ends in her next pause, and goes on as another
+
+ann  ▇▇▇▇▇▇▇▇▇▇ ▇▇▇▇▇▇           who only ends a sentence while the next one
+bob          ▇▇▇▇▇▇▇▇▇▇▇▇▇       begins is not cut: two turns that overlap
 """
 
 from __future__ import annotations
@@ -136,7 +139,7 @@ def _resumed(before: Sequence[Word], words: Sequence[Word]) -> Sequence[Word]:
 
 
 def _cut(turn: Segment, talk: Talk) -> Iterator[Segment]:
-    """A turn in pieces: one break for each of the others who take the floor meanwhile, if it pauses for them."""
+    """A turn in pieces: one break for each time that others take the floor and give it back, if it pauses for them."""
     words = turn.words
     if not words or turn.crosstalk:
         yield turn
