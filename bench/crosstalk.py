@@ -46,12 +46,12 @@ ROOMS: Final = {
     "-10 dB, half the turns overlap": replace(USUAL, overlap=0.5),
     "-10 dB, one 12 dB quieter": replace(USUAL, quieter=12),
     "-10 dB, one says nothing": replace(USUAL, silent=(2,)),
-    "-10 dB, one of two says nothing": replace(USUAL, tracks=2, silent=(1,)),
     "no bleed, half the turns overlap": replace(USUAL, bleed=None, overlap=0.5),
 }
-# What can only be told of: where the own voice is hardly louder than the other.
+# What can only be told of: where the own voice is hardly louder than the other, or never heard.
 CORNERS: Final = {
     "-3 dB": replace(USUAL, bleed=-3),
+    "-10 dB, one of two says nothing": replace(USUAL, tracks=2, silent=(1,)),
     "-3 dB, half the turns overlap": replace(USUAL, bleed=-3, overlap=0.5),
     "-3 dB, one 12 dB quieter": replace(USUAL, bleed=-3, quieter=12),
     "-6 dB, one 12 dB quieter": replace(USUAL, bleed=-6, quieter=12),
