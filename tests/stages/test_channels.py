@@ -118,6 +118,17 @@ async def test_voices_halfway_to_a_side_are_one_recording(listen: Listen, ann: S
     assert await judged(listen, 0.75 * one + 0.25 * other, 0.25 * one + 0.75 * other) is Pair.STEREO
 
 
+async def test_voices_in_a_room_with_two_microphones_are_one_recording(
+    listen: Listen, ann: Samples, bob: Samples
+) -> None:
+    random, decay = np.random.default_rng(7), np.exp(-np.arange(3200) / 800)
+    echoes = [random.normal(0, 0.1, 3200) * decay for _ in range(2)]
+    spoken = only(ann, 0, 12) + only(bob, 8, 20)
+    left, right = (np.convolve(spoken, echo)[: len(spoken)] for echo in echoes)
+    assert abs(np.corrcoef(left, right)[0, 1]) < 0.5
+    assert await judged(listen, left, right) is Pair.STEREO
+
+
 @pytest.mark.parametrize("hiss", [0, 30, 300])
 async def test_one_voice_on_one_side_is_no_call(listen: Listen, ann: Samples, hiss: float) -> None:
     other = np.random.default_rng(1).normal(0, hiss, len(ann))
