@@ -40,6 +40,7 @@ def save(path: Path, panels: Sequence[Panel]) -> None:
         for panel, axis in zip(panels, axes, strict=True):
             _draw(panel, axis)
         axes[0].set_ylabel("times the downmix")
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=3, frameon=False)
         path.parent.mkdir(exist_ok=True)
         figure.savefig(path, metadata={"Date": None})
         pyplot.close(figure)
@@ -48,10 +49,9 @@ def save(path: Path, panels: Sequence[Panel]) -> None:
 def _draw(panel: Panel, axis: Axes) -> None:
     counts = list(panel.multitrack)
     axis.set_title(panel.title, loc="left", fontsize=11, fontweight="bold")
-    axis.axhline(1, color=QUIET, linewidth=1, linestyle=(0, (4, 3)))
-    axis.annotate("downmix", (counts[-1], 1), (0, -4), textcoords="offset points", color=QUIET, ha="right", va="top")
-    _curve(axis, panel.apart, APART, "one job a track")
+    _curve(axis, panel.apart, APART, "a job for each track")
     _curve(axis, panel.multitrack, OURS, "multitrack")
+    axis.axhline(1, color=QUIET, linewidth=1, linestyle=(0, (4, 3)), label="downmix")
     axis.set_xticks(counts)
     axis.set_xlabel("tracks")
     axis.set_ylim(bottom=0)
@@ -72,5 +72,4 @@ def _curve(axis: Axes, points: Points, colour: str, name: str) -> None:
         alpha=0.15,
         linewidth=0,
     )
-    axis.plot(counts, middle, color=colour, linewidth=2, marker="o", markersize=5, clip_on=False)
-    axis.annotate(name, (counts[-1], middle[-1]), (-8, 6), textcoords="offset points", color=colour, ha="right")
+    axis.plot(counts, middle, color=colour, linewidth=2, marker="o", markersize=5, clip_on=False, label=name)
