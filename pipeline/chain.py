@@ -232,7 +232,7 @@ class Chain(Generic[T]):
             except EngineLost:
                 raise
             except Exception as error:
-                turn.error = error
+                turn.error = _alone(error)
             finally:
                 self._observer.turned(turn)
         return turn.error
@@ -334,6 +334,13 @@ def _ending(error: Exception | None) -> Ending:
 
 def _pauses() -> Iterator[float]:
     return joined(PAUSES, repeat(PAUSES[-1]))
+
+
+def _alone(error: Exception) -> Exception:
+    """The one error of a stage's task group says more than the group around it."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        [error] = error.exceptions
+    return error
 
 
 def _holds(error: BaseException, kind: type[Exception]) -> bool:

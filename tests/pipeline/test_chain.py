@@ -64,6 +64,19 @@ async def test_a_job_that_comes_to_nothing_fails_instead_of_staying_open() -> No
     assert isinstance(failure.error, Internal)
 
 
+async def test_the_one_error_of_a_task_group_is_told_and_not_the_group() -> None:
+    class Grouped(Fetch):
+        async def handle(self, claim: Claim, item: Plan) -> Plan:
+            async with anyio.create_task_group() as group:
+                group.start_soon(super().handle, claim, item)
+            return item
+
+    taker, writer = Taker([Plan(breaks_in="fetch")]), Writer()
+    await Chain(taker).then(Grouped()).sink(writer).run()
+    [failure] = writer.written[taker.taken[0]]
+    assert isinstance(failure.error, ValueError)
+
+
 async def test_drain_takes_no_more_and_finishes_what_is_in_hand() -> None:
     gate, taker, writer = Gate(), Taker([Plan()] * 20), Writer()
     chain = Chain(taker).then(gate).sink(writer)
