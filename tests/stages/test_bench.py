@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import align, decode, overlap
+from bench import align, decode, overlap, plot
 from bench.__main__ import main
 from bench.figures import Figure
 from bench.watched import Batch, Watched
@@ -20,8 +21,9 @@ def test_without_a_name_every_benchmark_is_listed_with_its_target(capsys: pytest
     assert main([]) == 0
     _, *lines = capsys.readouterr().out.splitlines()
     targets = {name: target for name, *_, target in (line.split("  ") for line in lines)}
-    assert {"overlap", "align", "decode", "api"} <= targets.keys()
+    assert {"overlap", "multitrack", "align", "decode", "api"} <= targets.keys()
     assert "≥ 0.97" in targets["overlap"]
+    assert "≤ 1.25 × the downmix" in targets["multitrack"]
     assert "≤ 5 ms" in targets["align"]
     assert "≤ 50 ms" in targets["api"]
 
@@ -62,6 +64,24 @@ def test_the_overlap_of_both_engines_is_measured_by_one_command() -> None:
     assert told.returncode == 0, told.stderr
     assert {"met", "missed"} & set(told.stdout.split())
     assert "real: goodput" in told.stdout
+
+
+@pytest.mark.full
+@pytest.mark.weights
+def test_a_meeting_is_measured_by_one_command() -> None:
+    command = [sys.executable, "-m", "bench", "multitrack", "--quick"]
+    told = subprocess.run(command, cwd=Path(overlap.__file__).parent.parent, capture_output=True, text=True)
+    assert told.returncode == 0, told.stderr
+    assert "4: CPU, faster-whisper batched, over ours" in told.stdout
+
+
+def test_the_same_figures_are_drawn_as_the_same_file(tmp_path: Path) -> None:
+    panels = [plot.Panel("Wall time", {1: [1.0], 4: [1.1, 1.2]}, {1: [1.0], 4: [1.6, 1.5]})] * 2
+    for name in ("first", "second"):
+        plot.save(tmp_path / name / "curves.svg", panels)
+    first, second = [(tmp_path / name / "curves.svg").read_text() for name in ("first", "second")]
+    assert first == second
+    assert {"multitrack", "a job for each track", "downmix"} <= set(re.findall(r">([^<>]+)</text>", first))
 
 
 @pytest.mark.parametrize(
