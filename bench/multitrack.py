@@ -58,6 +58,13 @@ class Cost:
         )
 
 
+PARTS: Final[Mapping[str, Callable[[Cost], float]]] = {
+    "wall": lambda cost: cost.wall,
+    "engine": lambda cost: cost.engine,
+    "CPU": lambda cost: cost.cpu,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Peer:
     """What faster-whisper takes for all tracks, in CPU seconds, and its word error rate in percent."""
@@ -161,19 +168,14 @@ def _figures(series: Series) -> Iterator[Figure]:
 
 
 def _beside_the_mix(tracks: int, measured: Sequence[Measured]) -> Iterator[Figure]:
-    def figure(name: str, value: Callable[[Measured], float], unit: str = "", at_most: float | None = None) -> Figure:
-        return Figure(f"{tracks}: {name}", [value(one) for one in measured], unit, at_most=at_most)
-
-    target = WALL if tracks == COMPARED else None
-    yield figure("wall, multitrack", lambda one: one.multitrack.wall, "s")
-    yield figure("wall, over its downmix", lambda one: one.multitrack.wall / one.downmix.wall, "×", target)
-    yield figure("wall, over its tracks one after another", lambda one: one.multitrack.wall / one.apart.wall, "×")
-    yield figure("engine, multitrack", lambda one: one.multitrack.engine, "s")
-    yield figure("engine, over its downmix", lambda one: one.multitrack.engine / one.downmix.engine, "×")
-    yield figure("engine, over its tracks one after another", lambda one: one.multitrack.engine / one.apart.engine, "×")
-    yield figure("CPU, multitrack", lambda one: one.multitrack.cpu, "s")
-    yield figure("CPU, over its downmix", lambda one: one.multitrack.cpu / one.downmix.cpu, "×")
-    yield figure("CPU, over its tracks one after another", lambda one: one.multitrack.cpu / one.apart.cpu, "×")
+    for name, part in PARTS.items():
+        target = WALL if name == "wall" and tracks == COMPARED else None
+        ours = [part(one.multitrack) for one in measured]
+        mixed = [part(one.multitrack) / part(one.downmix) for one in measured]
+        apart = [part(one.multitrack) / part(one.apart) for one in measured]
+        yield Figure(f"{tracks}: {name}, multitrack", ours, "s")
+        yield Figure(f"{tracks}: {name}, over its downmix", mixed, "×", at_most=target)
+        yield Figure(f"{tracks}: {name}, over its tracks one after another", apart, "×")
 
 
 def _beside_the_peers(measured: Sequence[Measured]) -> Iterator[Figure]:
@@ -191,15 +193,11 @@ def _beside_the_peers(measured: Sequence[Measured]) -> Iterator[Figure]:
 
 
 def _panels(series: Series) -> Iterator[plot.Panel]:
-    yield _panel("Wall time", series, lambda cost: cost.wall)
-    yield _panel("CPU time", series, lambda cost: cost.cpu)
-
-
-def _panel(title: str, series: Series, part: Callable[[Cost], float]) -> plot.Panel:
     """Over the same repetition's downmix, so that what else the machine did falls on both."""
-    ours = {n: [part(one.multitrack) / part(one.downmix) for one in measured] for n, measured in series.items()}
-    apart = {n: [part(one.apart) / part(one.downmix) for one in measured] for n, measured in series.items()}
-    return plot.Panel(title, ours, apart)
+    for title, part in (("Wall time", PARTS["wall"]), ("CPU time", PARTS["CPU"])):
+        ours = {n: [part(one.multitrack) / part(one.downmix) for one in measured] for n, measured in series.items()}
+        apart = {n: [part(one.apart) / part(one.downmix) for one in measured] for n, measured in series.items()}
+        yield plot.Panel(title, ours, apart)
 
 
 def _told(engine: Engine, meetings: Mapping[int, Meeting]) -> dict[str, str]:
