@@ -14,18 +14,21 @@ import numpy as np
 from anyio import from_thread
 from numpy.typing import NDArray
 
+from stages import likeness
+from stages.likeness import Heard
 from stages.speech import MIN_SPEECH_FRAMES
 from stages.spool import SAMPLE_RATE, Region, Spool
 from stages.voice import FRAME, GATE_LEVEL, Floats, floats
 
 BLOCK: Final = 32 * SAMPLE_RATE
 
-# Two voices correlate with nothing; measured on calls, on spoken stereo and on music. Half of all moments in which two
-# people talk at once still have one of them 6 dB above the other.
+# Two voices correlate with nothing; measured on calls, on spoken stereo and on music.
 UNLIKE: Final = 0.6
 APART: Final = 10 ** (6 / 10)
 ONE_SIDED: Final = 0.6
 LEAST: Final = 0.01  # of the voiced frames belong to each side: less is an echo or a cough, and loses nothing unsplit
+ONE_ROOM: Final = 0.1  # of the seconds in which both speak: two people share no sound, two microphones nearly always
+AT_ONCE: Final = 3  # such seconds, to tell anything by them
 ABOVE_NOISE: Final = 10 ** (10 / 10)  # a side is active this far above its own quietest tenth
 
 # One sound in AAC, MP3 or Opus at 64 kb/s differs by -15 to -30 dB below 2 kHz. A voice 12 dB under another that
@@ -46,14 +49,14 @@ class Pair(StrEnum):
     STEREO = "stereo"
 
 
-def compare(left: Spool, right: Spool, speech: Sequence[Region]) -> Pair:
-    """What the two channels of a stream are. ``speech`` is where somebody speaks in either.
+def compare(left: Heard, right: Heard) -> Pair:
+    """What the two channels of a stream are.
 
     Where only one side ever speaks, that is one voice and not a call: nothing is gained by a track of silence.
     """
-    if _same(left, right):
+    if _same(left.spool, right.spool):
         return Pair.SAME
-    return Pair.SIDES if _two_voices(left, right, speech) else Pair.STEREO
+    return Pair.SIDES if _take_turns(left, right) or _talk_at_once(left, right) else Pair.STEREO
 
 
 def duplicates(spools: Sequence[Spool]) -> tuple[int | None, ...]:
@@ -69,8 +72,10 @@ def duplicates(spools: Sequence[Spool]) -> tuple[int | None, ...]:
     return tuple(found)
 
 
-def _two_voices(left: Spool, right: Spool, speech: Sequence[Region]) -> bool:
-    parts = list(_frames(left, right, speech))
+def _take_turns(left: Heard, right: Heard) -> bool:
+    """Whether there is a voice on each side that is mostly alone."""
+    speech = sorted((*left.speech, *right.speech), key=lambda region: region.start)
+    parts = list(_frames(left.spool, right.spool, speech))
     if not parts:
         return False
     power, products = (np.concatenate(column) for column in zip(*parts, strict=True))
@@ -83,6 +88,12 @@ def _two_voices(left: Spool, right: Spool, speech: Sequence[Region]) -> bool:
     alone = (active & (power > APART * power[:, ::-1])).sum(axis=0)
     enough = max(MIN_SPEECH_FRAMES, LEAST * voiced.sum())
     return bool(alone.min() >= enough and alone.sum() >= ONE_SIDED * voiced.sum())
+
+
+def _talk_at_once(left: Heard, right: Heard) -> bool:
+    """Whether both sides speak at the same time and yet have no sound in common, however late or quiet."""
+    alike = likeness.compare([left, right])[0, 1]
+    return alike.spoken >= AT_ONCE and len(alike) <= ONE_ROOM * alike.spoken
 
 
 def _frames(left: Spool, right: Spool, speech: Sequence[Region]) -> Iterator[tuple[Floats, Floats]]:

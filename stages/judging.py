@@ -45,6 +45,10 @@ class Voice:
         return replace(self, track=track)
 
     @property
+    def heard(self) -> Heard:
+        return Heard(self.track.id, self.spool, self.speech)
+
+    @property
     def distinct(self) -> bool:
         """Whether there is something on it that was not heard before."""
         return self.spool.error is None and self.track.duplicate_of is None and bool(self.speech)
@@ -112,8 +116,7 @@ async def _sides(
     one, other = (Voice(side.track, *part) for side, part in zip(plan.sides, (left, right), strict=True))
     if one.spool.error:  # of the stream, so of both
         return (Voice(plan.track, one.spool, ()),)
-    voiced = sorted((*one.speech, *other.speech), key=lambda region: region.start)
-    pair = await to_thread.run_sync(compare, one.spool, other.spool, voiced, limiter=threads())
+    pair = await to_thread.run_sync(compare, one.heard, other.heard, limiter=threads())
     if pair is Pair.SAME:
         return one, other.twin_of(one)
     if pair is Pair.SIDES:
@@ -154,5 +157,5 @@ async def _twins_marked(tracks: Sequence[Voice]) -> list[Voice]:
 
 
 async def _bleed(tracks: Iterable[Voice]) -> Mapping[str, Sequence[Bleed]]:
-    heard = [Heard(voice.track.id, voice.spool, voice.speech) for voice in tracks if voice.distinct]
+    heard = [voice.heard for voice in tracks if voice.distinct]
     return await to_thread.run_sync(find, heard, limiter=threads())

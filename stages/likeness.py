@@ -48,19 +48,20 @@ class Likeness:
     """Windows in which two tracks, the first and the second, carry the same sound; float64, shape (n,), in order.
 
     ``starts``: of the window, in samples. ``lags``: samples that the sound is later on the first track. ``levels``: dB
-    that the first is louder.
+    that the first is louder. They were found among ``spoken`` windows in which both have speech.
     """
 
     starts: NDArray[np.float64]
     lags: NDArray[np.float64]
     levels: NDArray[np.float64]
+    spoken: int
 
     def __len__(self) -> int:
         return len(self.starts)
 
     def turned(self) -> Likeness:
         """The same, seen from the second track."""
-        return Likeness(self.starts, -self.lags, -self.levels)
+        return Likeness(self.starts, -self.lags, -self.levels, self.spoken)
 
 
 def samples_of(tracks: Sequence[Heard]) -> int:
@@ -71,7 +72,7 @@ def samples_of(tracks: Sequence[Heard]) -> int:
 def compare(tracks: Sequence[Heard]) -> dict[Pair, Likeness]:
     """What each pair of tracks has in common. Blocks: for a worker thread."""
     pairs = list(combinations(range(len(tracks)), 2))
-    around = dict.fromkeys(pairs, 0)
+    around, among = dict.fromkeys(pairs, 0), dict.fromkeys(pairs, 0)
     found: dict[Pair, list[NDArray[np.float64]]] = {pair: [np.zeros((3, 0))] for pair in pairs}
     for start in range(0, samples_of(tracks), WINDOWS * WINDOW):
         from_thread.check_cancelled()
@@ -81,9 +82,11 @@ def compare(tracks: Sequence[Heard]) -> dict[Pair, Likeness]:
             rows = np.flatnonzero(spoken[pair[0]] & spoken[pair[1]])
             if len(rows):
                 common = stretch.common(pair, rows, around[pair])
+                among[pair] += len(rows)
                 around[pair] = _followed(around[pair], common[1])
                 found[pair].append(common)
-    return {pair: Likeness(*np.concatenate(parts, axis=1)) for pair, parts in found.items()}
+    columns = {pair: np.concatenate(parts, axis=1) for pair, parts in found.items()}
+    return {pair: Likeness(starts, lags, levels, among[pair]) for pair, (starts, lags, levels) in columns.items()}
 
 
 def speaking(speech: Sequence[Region], start: int, count: int, length: int) -> NDArray[np.bool_]:

@@ -65,6 +65,7 @@ class MediaFile:
     damaged: int = 0
     _audio: tuple[AudioStream, ...] = ()
     _last: Packet[AudioStream] | None = None
+    _zero: float | None = None
 
     @classmethod
     def open(cls, path: Path, name: str = "The file") -> MediaFile:
@@ -107,6 +108,7 @@ class MediaFile:
             self.damaged += 1
             return
         for frame in decoded:
+            self._zero = self._found_zero(frame) if self._zero is None else self._zero
             yield frame, self._seconds(frame.pts, frame.time_base)
 
     def span(self, packet: Packet[AudioStream]) -> tuple[float | None, float]:
@@ -124,8 +126,18 @@ class MediaFile:
 
     def _seconds(self, stamp: int | None, base: Fraction | None) -> float | None:
         """A time stamp on the media's clock, which is at 0 where the first of all streams begins."""
-        zero = (self.container.start_time or 0) / 1_000_000
+        zero = self._said_zero if self._zero is None else self._zero
         return None if stamp is None or base is None else float(stamp * base) - zero
+
+    @property
+    def _said_zero(self) -> float:
+        return (self.container.start_time or 0) / 1_000_000
+
+    def _found_zero(self, first: AudioFrame) -> float:
+        """libav begins Opus of 8 to 24 kHz in Matroska up to 32 ms late: it counts its delay at the wrong rate."""
+        if first.pts is None or first.time_base is None:
+            return self._said_zero
+        return min(self._said_zero, float(first.pts * first.time_base))
 
     def _missing(self, end: float) -> str | None:
         said = self.declared or 0.0

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.settings import AudioSettings
 from stages.channels import Pair, compare, duplicates
+from stages.likeness import Heard
 from stages.speech import regions
 from stages.spool import SAMPLE_RATE, Spool
 from tests.stages.making import Part, Stream, record, resampled, sound_of
@@ -77,9 +78,9 @@ def music(seconds: float, *hertz: float) -> Samples:
 
 
 async def judged(listen: Listen, left: Samples, right: Samples) -> Pair:
-    one, other = await to_thread.run_sync(lambda: (listen(left), listen(right)))
-    speech = [region for spool in (one, other) async for region in regions(spool, AudioSettings())]
-    return await to_thread.run_sync(compare, one, other, speech)
+    spools = await to_thread.run_sync(lambda: (listen(left), listen(right)))
+    sides = [Heard("", spool, tuple([r async for r in regions(spool, AudioSettings())])) for spool in spools]
+    return await to_thread.run_sync(compare, sides[0], sides[1])
 
 
 async def repeated(listen: Listen, *tracks: Samples) -> tuple[int | None, ...]:
@@ -94,6 +95,15 @@ async def test_two_voices_that_take_turns_are_a_call(listen: Listen, ann: Sample
 async def test_a_call_may_have_both_talk_at_once(listen: Listen, ann: Samples, bob: Samples, both: float) -> None:
     start, end = 10 - both / 2, 10 + both / 2
     assert await judged(listen, only(ann, 0, end), only(bob, start, 20)) is Pair.SIDES
+
+
+@pytest.mark.parametrize("level", [1.0, 0.25])
+@pytest.mark.parametrize(("one", "other"), [("leopard_en", "austen_0870"), ("austen_0920", "austen_0890")])
+async def test_two_who_talk_at_once_from_the_first_word_to_the_last_are_a_call(
+    listen: Listen, media: Path, one: str, other: str, level: float
+) -> None:
+    left, right = (voice(media / f"{name}.flac")[: 5 * SAMPLE_RATE] for name in (one, other))
+    assert await judged(listen, left, level * right) is Pair.SIDES
 
 
 @pytest.mark.parametrize("level", [1.0, 0.2])

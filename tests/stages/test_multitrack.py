@@ -136,7 +136,7 @@ def test_a_call_becomes_two_tracks_with_every_word_on_its_own(ask: Ask, says: Sa
 def test_two_who_talk_at_once_are_each_understood_where_a_downmix_is_garbled(
     ask: Ask, says: Says, alone: Mapping[str, Sequence[DraftWord]]
 ) -> None:
-    apart, mixed = ask(meetings.duet, split_channels="always"), ask(meetings.duet, processing_mode="downmix")
+    apart, mixed = ask(meetings.duet), ask(meetings.duet, processing_mode="downmix")
     for track, line in zip(("0:0", "0:1"), meetings.DUET, strict=True):
         says(apart, track, line)
     said = Counter(word.word for line in meetings.DUET for word in plain(alone[line.clip]))
