@@ -29,21 +29,19 @@ PAUSE: Final = RATE // 2  # between two turns on one track
 LOUDNESS: Final = 10 ** (-24 / 20)  # RMS of a turn
 HUSH: Final = 10 ** (-66 / 20)  # RMS of the noise of each microphone
 
-# A recording, and the channel of it that is meant. Short ones first, so that few seconds hold many turns.
+# Short ones first, so that few seconds hold many turns.
 TURNS: Final = (
-    ("jfk.flac", 0),
-    ("austen_0870.flac", 0),
-    ("librispeech_1995-1837-0001.flac", 0),
-    ("leopard_en.flac", 0),
-    ("fw_stereo_diarization.flac", 0),
-    ("austen_0880.flac", 0),
-    ("sb_LJ050-0131.flac", 0),
-    ("austen_0890.flac", 0),
-    ("fw_stereo_diarization.flac", 1),
-    ("austen_0920.flac", 0),
-    ("sonnet_p001.mp3", 0),
-    ("austen_0930.flac", 0),
-    ("sonnet_p002.mp3", 0),
+    "jfk.flac",
+    "austen_0870.flac",
+    "librispeech_1995-1837-0001.flac",
+    "leopard_en.flac",
+    "austen_0880.flac",
+    "sb_LJ050-0131.flac",
+    "austen_0890.flac",
+    "austen_0920.flac",
+    "sonnet_p001.mp3",
+    "austen_0930.flac",
+    "sonnet_p002.mp3",
 )
 
 
@@ -98,30 +96,26 @@ def meeting(tracks: int, turns: int) -> Meeting:
 
 def _turns(tracks: int, turns: int) -> Iterator[Turn]:
     references, end, before = _references(), 0, 0
-    for n, (name, channel) in enumerate(islice(cycle(TURNS), turns)):
-        sound = _decoded(name, channel)
+    for n, name in enumerate(islice(cycle(TURNS), turns)):
+        sound = _decoded(name)
         start = end + PAUSE if tracks == 1 else end - round(OVERLAP * min(before, len(sound)))
-        yield Turn(n % tracks, start, sound, references[name, channel])
+        yield Turn(n % tracks, start, sound, references[name])
         end, before = start + len(sound), len(sound)
 
 
-def _references() -> Mapping[tuple[str, int], str]:
-    """What is said in each channel of each recording."""
+def _references() -> Mapping[str, str]:
+    """What is said in each recording."""
     with (RECORDINGS / "manifest.tsv").open() as file:
-        rows = list(csv.DictReader((line for line in file if not line.startswith("#")), delimiter="\t"))
-    return {
-        (row["file"], channel): said.removeprefix("L: ").removeprefix("R: ")
-        for row in rows
-        for channel, said in enumerate(row["reference"].split(" | "))
-    }
+        rows = csv.DictReader((line for line in file if not line.startswith("#")), delimiter="\t")
+        return {row["file"]: row["reference"] for row in rows}
 
 
-def _decoded(name: str, channel: int) -> Sound:
-    """One channel, as loud as all others are."""
-    resampler = AudioResampler("s16p", "stereo", RATE)
+def _decoded(name: str) -> Sound:
+    """A recording as loud as all others are. Those with two channels have one sound twice."""
+    resampler = AudioResampler("s16p", "mono", RATE)
     with av.open(str(RECORDINGS / name)) as container:
         frames: list[av.AudioFrame | None] = [*container.decode(audio=0), None]
-    parts = [out.to_ndarray()[channel] for frame in frames for out in resampler.resample(frame)]
+    parts = [out.to_ndarray()[0] for frame in frames for out in resampler.resample(frame)]
     sound = np.concatenate(parts).astype(np.float32)
     return (sound * np.float32(LOUDNESS / np.sqrt(np.mean(np.square(sound))))).astype(np.float32)
 
