@@ -36,7 +36,7 @@ class Decoding:
     ) -> None:
         self._plans, self._max_seconds = plans, max_seconds
         self._files = {number: file for number, file in enumerate(files) if isinstance(file, MediaFile)}
-        self._mixes = [Mix(spool, loan, plan.error) for plan, spool in zip(plans, spools, strict=True)]
+        self._mixes = [Mix(plan.track.id, spool, loan, plan.error) for plan, spool in zip(plans, spools, strict=True)]
         self._mixes[0].warnings += notices
         self._scope = anyio.CancelScope()
         self._stopped = anyio.Event()
@@ -93,12 +93,13 @@ class Decoding:
                         source.take(frame, time)
                 else:
                     source.pass_over(*file.span(packet))
-            wanted = [source for source in sources.values() if source.lines]
+            wanted = {number: source for number, source in sources.items() if source.lines}
             empty = not any(source.packets for source in sources.values())
-            for source in wanted:
+            for number, source in wanted.items():
+                source.damaged = file.damaged[number]
                 source.end(silent=not (source.packets or empty))
             if end := max(source.ends for source in sources.values()):
-                wanted[0].lines[0].mix.warnings += file.notices(end)
+                next(iter(wanted.values())).lines[0].mix.warnings += file.notices(end)
 
 
 def _untold(unforeseen: Exception) -> Internal:

@@ -102,7 +102,7 @@ def _seconds(plan: TrackPlan, lengths: Sequence[float | None]) -> float | None:
 
 def _scratch_bytes(plan: Plan, files: Files, max_seconds: float) -> int:
     """What the tracks may take on disk: as long as the files surely are, or may at most be."""
-    lengths = [file.known_seconds if isinstance(file, MediaFile) else 0.0 for file in files]
+    lengths = [file.longest_seconds if isinstance(file, MediaFile) else 0.0 for file in files]
     seconds = [_seconds(part, lengths) for part in plan.decoded]
     seconds += [_seconds(track, lengths) for track in plan.tracks if track.sides][:1]  # sides are joined one by one
     taken = (max_seconds if length is None else min(length + ROUNDING_SECONDS, max_seconds) for length in seconds)

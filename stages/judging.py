@@ -138,7 +138,7 @@ def _mix(left: Spool, right: Spool, whole: Spool) -> None:
             samples = spool.stretch(at, count)
             side[: len(samples)] = floats(samples)
         whole.mix(at, np.round(mean(sides, SAMPLE_RATE) * (1 << 15)).astype(np.int16))
-    whole.finish(warnings=left.warnings + right.warnings)
+    whole.finish(warnings=left.warnings)  # the other side's are of the same stream
     left.erase()
     right.erase()
 

@@ -43,8 +43,12 @@ SCALES: Final = {
 
 @dataclass(eq=False, slots=True)
 class Mix:
-    """A track on its way: its spool, and the lines that write to it. ``loan``: the disk that the job may fill."""
+    """A track on its way: its id, its spool, and the lines that write to it.
 
+    ``loan``: the disk that the job may fill.
+    """
+
+    track: str
     spool: Spool
     loan: Loan
     error: JobError | None = None
@@ -68,11 +72,17 @@ class Mix:
     def finish(self, error: JobError | None) -> None:
         """``error``: the whole job's. A fault of a source is the track's where it has no other sound."""
         faults = [line.source.fault for line in self.lines if line.source.fault]
-        heard = any(line.source.heard for line in self.lines)
+        heard = [line.source for line in self.lines if line.source.heard]
         own = faults[0] if faults and not heard else None
         if heard:
-            self.warnings += [Notice(code="stream-unsupported", detail=fault.detail) for fault in faults]
+            self.warnings += [self._notice("stream-unsupported", fault.detail) for fault in faults]
+        if damaged := sum(source.damaged for source in heard):
+            detail = f"Pieces of the audio that could not be decoded, and are missing: {damaged}."
+            self.warnings.append(self._notice("media-damaged", detail))
         self.spool.finish(error or self.error or own, tuple(self.warnings))
+
+    def _notice(self, code: str, detail: str) -> Notice:
+        return Notice(code=code, track=self.track, detail=detail)
 
 
 @dataclass(eq=False, slots=True)
@@ -127,12 +137,12 @@ class Source:
     """One stream of a file, gathered into groups of frames for the lines that it feeds.
 
     Groups are whole seconds, counted from where the sound begins: what is made of them does not depend on packets.
-    ``fault``: why no more of it can be used.
+    ``fault``: why no more of it can be used; ``damaged``: how many pieces of it could not be decoded.
     """
 
     def __init__(self, hand: Hand, max_seconds: float) -> None:
         self.lines: list[Line] = []
-        self.packets = 0
+        self.packets = self.damaged = 0
         self.heard = False
         self.fault: JobError | None = None
         self._hand, self._max_seconds = hand, max_seconds
@@ -170,7 +180,7 @@ class Source:
         """Nothing more comes: write all that is held back. Unless it may be ``silent``, some sound must have come."""
         self._flush()
         if not (self.heard or self.fault or silent):
-            self.fault = MediaCorrupt("Nothing in the file's audio could be decoded.")
+            self.fault = MediaCorrupt("Nothing of the audio could be decoded.")
         for line in self.lines:
             line.end()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -32,6 +33,8 @@ OPTIONS: Final = {
     "analyzeduration": str(15_000_000),  # µs: broadcast recordings may begin with seconds of video alone
 }
 SHORT_SECONDS, SHORT_SHARE = 1.0, 0.02  # video often outlasts its sound by a few frames
+MP3_LEAST_BIT_RATE: Final = 8_000  # of Layer III, the lowest there is
+ADTS_HEADER_BITS: Final = 56  # before each frame of AAC, of which silence leaves little more
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,7 @@ class StreamFacts:
 class MediaFile:
     """One open file, and what went wrong while it was read. ``declared``: the length it claims to have.
 
-    ``name`` is what a client knows it by.
+    ``name`` is what a client knows it by. ``damaged``: pieces that could not be decoded, by their stream's number.
     """
 
     path: Path
@@ -62,7 +65,8 @@ class MediaFile:
     container: InputContainer
     streams: tuple[StreamFacts, ...]
     declared: float | None
-    damaged: int = 0
+    damaged: Counter[int] = field(default_factory=Counter)
+    broken_off: bool = False
     _audio: tuple[AudioStream, ...] = ()
     _last: Packet[AudioStream] | None = None
     _zero: float | None = None
@@ -86,26 +90,29 @@ class MediaFile:
         return cls(path, name, container, facts, _declared(container, audio), _audio=audio)
 
     @property
-    def known_seconds(self) -> float | None:
-        """The length it claims to have, unless libav made that up."""
-        return None if self.declared is None or self._is_guess(self.declared) else self.declared
+    def longest_seconds(self) -> float | None:
+        """The length it claims to have; where libav made that up, the most that its size can hold, if that is known."""
+        if self.declared is None or not self._is_guess(self.declared):
+            return self.declared
+        rate = _least_bit_rate(self._audio[0])
+        return self.container.size * 8 / rate if rate else None
 
     def packets(self) -> Iterator[Packet[AudioStream]]:
         """Each stream ends with an empty packet that flushes its decoder; after a read error nothing more comes."""
         try:
             for packet in self.container.demux(self._audio):
-                self.damaged += packet.is_corrupt
+                self.damaged[packet.stream.index] += packet.is_corrupt
                 self._last = packet if packet.size else self._last
                 yield packet
         except av.FFmpegError:
-            self.damaged += 1
+            self.broken_off = True
 
     def frames(self, packet: Packet[AudioStream]) -> Iterator[tuple[AudioFrame, float | None]]:
         """Each frame with its start in seconds on the media's clock, where the file tells."""
         try:
             decoded = packet.decode()
         except av.FFmpegError:
-            self.damaged += 1
+            self.damaged[packet.stream.index] += not packet.is_corrupt  # which was counted
             return
         for frame in decoded:
             self._zero = self._found_zero(frame) if self._zero is None else self._zero
@@ -117,12 +124,11 @@ class MediaFile:
         return self._seconds(packet.pts, packet.time_base), length
 
     def notices(self, end: float) -> Iterator[Notice]:
-        """What the client should know, now that the audio was found to end at ``end`` seconds."""
+        """What the client should know of all its streams, now that the audio was found to end at ``end`` seconds."""
         if missing := self._missing(end):
             yield Notice(code="media-truncated", detail=missing)
-        if self.damaged:
-            detail = f"{self.name} has {self.damaged} pieces that could not be decoded; they are missing."
-            yield Notice(code="media-damaged", detail=detail)
+        elif self.broken_off:
+            yield Notice(code="media-damaged", detail=f"{self.name} could not be read any further than {end:.1f} s.")
 
     def _seconds(self, stamp: int | None, base: Fraction | None) -> float | None:
         """A time stamp on the media's clock, which is at 0 where the first of all streams begins."""
@@ -194,6 +200,19 @@ def _facts(stream: AudioStream) -> StreamFacts:
         layout=context.layout.name,
         tags=stream.metadata,
     )
+
+
+def _least_bit_rate(stream: AudioStream) -> float | None:
+    """Bits a second below which no stream of this codec goes, where its frames simply follow each other in the file."""
+    context = stream.codec_context
+    match context.codec.canonical_name:
+        case "mp3":
+            return MP3_LEAST_BIT_RATE
+        case "aac":
+            return ADTS_HEADER_BITS * context.sample_rate / context.frame_size if context.frame_size else None
+        case name if name.startswith(("pcm_", "adpcm_")):  # always the same
+            return context.bit_rate
+    return None
 
 
 def _container(path: Path) -> InputContainer:

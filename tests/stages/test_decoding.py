@@ -21,7 +21,7 @@ from tests.stages.making import Part, Stream, record
 
 @pytest.mark.parametrize("rate", [LOWEST_RATE, 8_000, 48_000])
 async def test_at_most_half_a_minute_of_sound_is_held_back(tmp_path: Path, rate: int) -> None:
-    source, mix = Source(Hand(Clock()), max_seconds=3600), Mix(Spool(tmp_path / "track"), Loan(Disk(0), 10**9))
+    source, mix = Source(Hand(Clock()), max_seconds=3600), Mix("0:0", Spool(tmp_path / "track"), Loan(Disk(0), 10**9))
     line = Line(Feed(0, 0), mix, source)
     source.lines.append(line)
     second = AudioFrame.from_ndarray(np.zeros((1, rate), np.int16), "s16", "mono")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,9 @@ import pytest
 
 from pipeline.claim import Claim
 from pipeline.errors import MediaCorrupt, MediaUnsupported
+from stages.mediafile import MediaFile
 from stages.spool import SAMPLE_RATE
-from tests.stages.hearing import demuxed, heard, mixed, onsets, refusal
+from tests.stages.hearing import asking, demuxed, heard, mixed, onsets, refusal
 from tests.stages.making import Part, Stream, clicks, film, record, tone
 
 
@@ -150,6 +152,71 @@ async def test_what_lies_behind_damage_is_heard_at_its_time(claim: Claim, tmp_pa
     samples, warnings = await mixed(claim, path)
     assert onsets(samples)[-1] == pytest.approx(5.5, abs=0.005)
     assert warnings == ["media-damaged"]
+
+
+def spoilt(path: Path, frames: int) -> Path:
+    """A file with so many frames of its FLAC at 44.1 kHz made unreadable."""
+    path.write_bytes(re.sub(rb"\xff\xf8[\x59\x79]", bytes(3), path.read_bytes(), count=frames))
+    return path
+
+
+def two_rates(path: Path) -> Path:
+    """A stream of 48 and one of 44.1 kHz, each of two seconds in 21 frames."""
+    streams = [Stream([Part(0.0, tone(300, seconds=2, rate=rate))], rate, "flac") for rate in (48_000, 44_100)]
+    return record(path, *streams)
+
+
+async def test_damage_is_told_of_the_track_that_it_is_on(claim: Claim, tmp_path: Path) -> None:
+    path = spoilt(two_rates(tmp_path / "x.mkv"), 7)
+    async with demuxed(asking(claim, crosstalk="off"), path) as tracks:
+        for track in tracks:
+            await heard(track)
+        [notice] = [notice for track in tracks for notice in track.spool.warnings]
+    assert (notice.code, notice.track) == ("media-damaged", "1:0")
+    assert notice.detail.endswith("are missing: 7.")
+
+
+@pytest.mark.parametrize("split", ["auto", "always"])
+async def test_damage_of_a_stereo_stream_is_told_once_a_track(claim: Claim, tmp_path: Path, split: str) -> None:
+    stereo = np.tile(tone(300, seconds=2, rate=44_100), (2, 1))
+    path = spoilt(record(tmp_path / "x.mkv", Stream([Part(0.0, stereo)], 44_100, "flac")), 7)
+    async with demuxed(asking(claim, split_channels=split, crosstalk="off"), path) as tracks:
+        for track in tracks:
+            await heard(track)
+            damage = [notice for notice in track.spool.warnings if notice.code == "media-damaged"]
+            assert [notice.track for notice in damage] == [track.track.id]
+
+
+async def test_a_track_that_failed_for_its_damage_is_not_called_damaged_too(claim: Claim, tmp_path: Path) -> None:
+    path = spoilt(two_rates(tmp_path / "x.mkv"), 21)
+    async with demuxed(asking(claim, crosstalk="off"), path) as tracks:
+        for track in tracks:
+            await heard(track)
+        assert [type(track.spool.error) for track in tracks] == [type(None), MediaCorrupt]
+        assert [track.spool.warnings for track in tracks] == [(), ()]
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "rate", "options"),
+    [
+        ("x.mp3", "libmp3lame", 44_100, {"write_xing": "0"}),
+        ("x.mp3", "libmp3lame", 8_000, {"write_xing": "0"}),
+        ("x.aac", "aac", 44_100, {}),
+        ("x.aac", "aac", 8_000, {}),
+        ("x.wav", "pcm_s16le", 8_000, {}),
+        ("x.wav", "adpcm_ms", 44_100, {}),
+        ("x.m4a", "aac", 44_100, {}),
+    ],
+)
+@pytest.mark.parametrize("level", [0.0, 0.3])
+async def test_a_file_can_be_longer_than_its_size_allows_only_where_that_says_nothing(
+    tmp_path: Path, name: str, codec: str, rate: int, options: dict[str, str], level: float
+) -> None:
+    sound = tone(300, seconds=60, rate=rate, level=level)
+    path = record(tmp_path / name, Stream([Part(0.0, sound)], rate, codec, bit_rate=8_000), **options)
+    longest = MediaFile.open(path).longest_seconds
+    assert longest is not None
+    assert 59.9 < longest < 3600
 
 
 async def test_where_nothing_can_be_decoded_the_media_is_corrupt(claim: Claim, tmp_path: Path) -> None:
