@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+TITLE_CHARACTERS: Final = 128  # no longer than a label; a file may hold a title of any length
+CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # a title comes from a file, and a terminal obeys some of these
 
 
 class Stored(BaseModel):
@@ -116,16 +120,26 @@ class Transcript(Stored):
 def speakers(tracks: Sequence[Track], segments: Iterable[Segment]) -> Mapping[str, str]:
     """Names by track id of those who are heard, each a line; none where only one is, who needs no name.
 
-    What counts is what was heard: a track that failed may have words of its good windows. Where labels alone would
-    not tell the speakers apart, or one could be taken for another track's id, the ids stand beside all of them.
+    A name is the track's label, else its title, else its id. What counts is what was heard: a track that failed may
+    have words of its good windows. Where labels and titles alone would not tell the speakers apart, or one could be
+    taken for another track's id, the ids stand beside all of them.
     """
     heard = {segment.track for segment in segments if segment.text.strip()}
-    labels = {track.id: " ".join((track.label or "").split()) for track in tracks if track.id in heard}
-    if len(labels) < 2:
+    called = {track.id: _called(track) for track in tracks if track.id in heard}
+    if len(called) < 2:
         return {}
-    names = {track: label or track for track, label in labels.items()}
+    names = {track: name or track for track, name in called.items()}
     ids = {track.id for track in tracks}
     misleading = any(name in ids and name != track for track, name in names.items())
     if misleading or len({*names.values()}) < len(names):
-        return {track: f"{label} ({track})" if label else track for track, label in labels.items()}
+        return {track: f"{name} ({track})" if name else track for track, name in called.items()}
     return names
+
+
+def _called(track: Track) -> str:
+    """What a client calls a track, or else its file; empty where neither does."""
+    return _one_line(track.label or "") or _one_line(track.metadata.get("title", "")[:TITLE_CHARACTERS])
+
+
+def _one_line(name: str) -> str:
+    return " ".join(CONTROL.sub(" ", name).split())
