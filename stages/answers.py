@@ -57,7 +57,10 @@ class Answers:
     def _error(self) -> JobError | None:
         answers = (self.given[n] for n in range(len(self.windows)))
         broken = [answer for answer in answers if isinstance(answer, WindowError)]
-        return EngineFailed(f"{len(broken)} of {len(self.windows)} windows: {broken[0].detail}.") if broken else None
+        if not broken:
+            return None
+        which = f"{len(broken)} of {len(self.windows)} windows" if len(self.windows) > 1 else "Its only window"
+        return EngineFailed(f"{which}: {broken[0].detail}.")
 
     def _track(self, segments: Sequence[Segment], error: JobError | None) -> Track:
         # Where bleed fills most of every window, no window spoke for the track.

@@ -29,9 +29,11 @@ class Interleaver(Gather[TrackTranscript, Transcript]):
         claim.advance("interleaving")
         parts.sort(key=lambda part: part.track.index)
         heard = [part for part in parts if part.track.duplicate_of is None]
-        errors = [part.error for part in heard if part.error]
-        if len(errors) == len(heard):
-            raise errors[0]
+        failed = [(part.track.id, part.error) for part in heard if part.error]
+        if len(failed) == len(heard):
+            track, error = failed[0]
+            error.track = track
+            raise error
         # Hours of words on many tracks would hold the loop.
         return await to_thread.run_sync(self._joined, claim.job.request, parts)
 

@@ -133,7 +133,8 @@ def _downmix(streams: Sequence[_Stream]) -> Plan:
     )
     feeds = tuple(stream.feed(None) for stream in sound)
     left_out = len(streams) - len(sound)
-    detail = f"{left_out} audio streams have a codec that is not known here and are left out."
+    what = "1 audio stream has" if left_out == 1 else f"{left_out} audio streams have"
+    detail = f"{what} a codec that is not known here; the mix is without."
     notices = (Notice(code="stream-unsupported", detail=detail),) if left_out else ()
     return Plan((TrackPlan(track, feeds),), notices)
 
@@ -143,8 +144,9 @@ def _select(request: JobRequest, streams: Sequence[_Stream]) -> Plan:
     places, index = _places(streams, by_channel=by_channel), request.track_index
     assert index is not None  # the request was refused without
     if index >= len(places):
-        what = "channels in its audio streams" if by_channel else "audio streams"
-        raise TrackNotFound(f"The recording has {len(places)} {what}, counted from 0; track_index is {index}.")
+        what = "audio channel" if by_channel else "audio stream"
+        count = f"1 {what}" if len(places) == 1 else f"{len(places)} {what}s"
+        raise TrackNotFound(f"The recording has {count}, counted from 0; track_index is {index}.")
     stream, channel = places[index]
     if stream.facts.error:
         raise stream.facts.error
@@ -199,7 +201,9 @@ def _unmatched(request: JobRequest, streams: Sequence[_Stream]) -> tuple[Notice,
     count = len(_places(streams, by_channel=split == "always" or (split == "auto" and len(streams) == 1)))
     return tuple(
         Notice(
-            code="track-not-found", detail=f"tracks[] describes track {index}; the last one has the index {count - 1}."
+            code="track-not-found",
+            detail=f"There is no track {index} for the label, language or offset given for it: "
+            f"tracks are counted from 0, and the last is {count - 1}.",
         )
         for index in sorted(_wishes(request))
         if index >= count

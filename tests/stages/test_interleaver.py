@@ -120,8 +120,9 @@ async def test_a_job_fails_when_all_its_tracks_have_with_the_error_of_the_first(
     claim: Claim, order: tuple[int, ...]
 ) -> None:
     parts = [part(0, error=MediaCorrupt("the first")), part(1, error=EngineFailed("the second"))]
-    with pytest.raises(MediaCorrupt, match="the first"):
+    with pytest.raises(MediaCorrupt, match="the first") as raised:
         await joined(claim, *(parts[n] for n in order))
+    assert raised.value.track == "1:0"
 
 
 async def test_a_track_that_repeats_another_saves_no_job_whose_own_tracks_have_all_failed(claim: Claim) -> None:
@@ -259,6 +260,28 @@ async def test_every_speaker_has_a_name_of_one_line_that_is_nobody_else_s(
     parts = [part(n, (float(n), "Hm.\nHm."), of=3, label=label) for n, label in enumerate(labels)]
     transcript = await joined(claim, *parts, part(2, of=3))
     assert transcript.text == "\n".join(f"{name}: Hm. Hm." for name in names)
+
+
+@pytest.mark.parametrize(
+    ("label", "title", "name"),
+    [
+        (None, "Lapel\n mic", "Lapel mic"),
+        ("Ann", "Lapel mic", "Ann"),
+        (" ", "Lapel mic", "Lapel mic"),
+        (None, " ", "1:0"),
+        (None, "Bob", "Bob (1:0)"),
+        (None, "1:1", "1:1 (1:0)"),
+        (None, "\x1b]0;Lapel\x07 mic", "]0;Lapel mic"),
+        (None, "x" * 1000, "x" * 128),
+    ],
+)
+async def test_a_track_without_a_label_is_called_by_its_title(
+    claim: Claim, label: str | None, title: str, name: str
+) -> None:
+    hers = part(0, (0.0, "Hm."), label=label, metadata={"title": title})
+    transcript = await joined(claim, hers, part(1, (5.0, "Hm."), label="Bob"))
+    assert transcript.text.partition(": Hm.")[0] == name
+    assert transcript.tracks[0].label == label
 
 
 async def test_jobs_at_once_do_not_mix(make_job: Callable[..., Job]) -> None:
