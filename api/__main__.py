@@ -15,6 +15,7 @@ from pydantic_settings import SettingsError
 from api import order
 from pipeline.errors import ConfigError
 from pipeline.settings import Settings
+from pipeline.transcript import Notice
 
 Command = Callable[[Settings, argparse.Namespace], int]
 
@@ -68,10 +69,11 @@ def transcribe(settings: Settings, asked: argparse.Namespace) -> int:
     configure_logging(settings.telemetry.model_copy(update={"log_level": "ERROR"}))
     wanted = order.read(asked)
     try:
-        text = transcribing.transcribe(with_secret(settings), wanted, once=asked.once)
+        delivery = transcribing.transcribe(with_secret(settings), wanted, once=asked.once)
     except (Refused, ExceptionGroup) as error:
         return _say(*_reasons(error, Refused))
-    sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
+    sys.stdout.write(delivery.text if delivery.text.endswith("\n") else f"{delivery.text}\n")
+    _say(*map(_warning, delivery.warnings))
     return 0
 
 
@@ -200,6 +202,11 @@ def _reasons(error: Exception, kind: type[Exception]) -> list[str]:
     if isinstance(error, ExceptionGroup):
         return [text for inner in error.exceptions for text in _reasons(inner, kind)]
     raise error
+
+
+def _warning(notice: Notice) -> str:
+    """Of a downmix nobody needs to hear that it is a track."""
+    return notice.detail if notice.track in (None, "downmix") else f"track {notice.track}: {notice.detail}"
 
 
 def _say(*lines: str) -> int:

@@ -13,6 +13,7 @@ import httpx2
 from pydantic import BaseModel
 
 from pipeline.jobs import JobRequest, JobStatus, Progress
+from pipeline.transcript import Notice
 
 POLL_SECONDS: Final = 0.2
 TIMEOUT: Final = httpx2.Timeout(60.0)
@@ -37,6 +38,7 @@ class _Job(BaseModel):
     status: JobStatus
     progress: Progress
     error: Trouble | None
+    warnings: tuple[Notice, ...]
 
 
 class Client:
@@ -65,14 +67,14 @@ class Client:
                 answer = await self._http.post("/v1/jobs", files=[request_part, *tracks])
         return _Job.model_validate_json(_good(answer).content, extra="ignore").id
 
-    async def follow(self, job_id: str, tell: Callable[[Progress], None]) -> None:
-        """Return when the job is completed; ``tell`` hears of its progress."""
+    async def follow(self, job_id: str, tell: Callable[[Progress], None]) -> tuple[Notice, ...]:
+        """The warnings of the job, when it is completed; ``tell`` hears of its progress."""
         while True:
             answer = _good(await self._http.get(f"/v1/jobs/{job_id}"))
             job = _Job.model_validate_json(answer.content, extra="ignore")
             tell(job.progress)
             if job.status is JobStatus.COMPLETED:
-                return
+                return job.warnings
             if job.status.ended:
                 raise Refused(str(job.error or f"The job was {job.status}."))
             await anyio.sleep(POLL_SECONDS)

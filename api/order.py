@@ -62,7 +62,7 @@ def describe(parser: ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="who speaks; again for each further track, in order",
+        help="who speaks; again for each further track, in order; default: the title that the file gives the track",
     )
 
 

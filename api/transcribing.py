@@ -1,10 +1,11 @@
-"""``antiphon transcribe``: a recording in, its transcript on standard output."""
+"""``antiphon transcribe``: a recording in, its transcript out, and what to know of it."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from uuid import UUID
@@ -23,6 +24,7 @@ from pipeline.observer import Observer
 from pipeline.settings import Settings
 from pipeline.store import TenantJobs
 from pipeline.store.memory import MemoryStore
+from pipeline.transcript import Notice
 from stages import chain
 from stages.engines import Engine, load
 from stages.scratch import scratch
@@ -32,8 +34,16 @@ TOKEN_SECONDS: Final = 24 * 3600
 UPLOAD_BYTES: Final = 1024 * 1024
 
 
-def transcribe(settings: Settings, order: Order, *, once: bool) -> str:
-    """The transcript, in the form that was ordered. ``once``: by ``Chain.once``, with no server and no database.
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A transcript in the form that was ordered, and the warnings that travel with it."""
+
+    text: str
+    warnings: tuple[Notice, ...]
+
+
+def transcribe(settings: Settings, order: Order, *, once: bool) -> Delivery:
+    """``once``: by ``Chain.once``, with no server and no database.
 
     Else through the service that answers at the configured address, or through one of our own for as long as it takes.
     Raises ``Refused`` when there is no transcript to show.
@@ -46,19 +56,19 @@ def transcribe(settings: Settings, order: Order, *, once: bool) -> str:
         return anyio.run(_once if once else _alone, engine, settings, order)
 
 
-async def _at(address: str, settings: Settings, order: Order) -> str:
+async def _at(address: str, settings: Settings, order: Order) -> Delivery:
     token = issue_token(settings.auth, TENANT, seconds=TOKEN_SECONDS)
     try:
         async with Client.connected(address, token) as client:
             job_id = await client.submit(order.request, order.files)
             with _bar() as tell:
-                await client.follow(job_id, tell)
-            return await client.transcript(job_id, order.form)
+                warnings = await client.follow(job_id, tell)
+            return Delivery(await client.transcript(job_id, order.form), warnings)
     except httpx2.HTTPError as error:
         raise Refused(f"The service at {address} went away ({type(error).__name__}); see its log.") from error
 
 
-async def _alone(engine: Engine, settings: Settings, order: Order) -> str:
+async def _alone(engine: Engine, settings: Settings, order: Order) -> Delivery:
     # At a port of its own: whatever has the configured one is not ours.
     http = settings.http.model_copy(update={"host": "127.0.0.1", "port": 0})
     service = Service(settings.model_copy(update={"http": http}), engine)
@@ -75,7 +85,7 @@ async def _alone(engine: Engine, settings: Settings, order: Order) -> str:
     raise KeyboardInterrupt  # the group was cancelled by a signal
 
 
-async def _once(engine: Engine, settings: Settings, order: Order) -> str:
+async def _once(engine: Engine, settings: Settings, order: Order) -> Delivery:
     store = MemoryStore()
     jobs, queue = store.tenant(TENANT), store.queue()
     uploads = [await _stored(jobs, file) for file in order.files]
@@ -86,7 +96,7 @@ async def _once(engine: Engine, settings: Settings, order: Order) -> str:
         claim.scratch = folder / str(job.id)
         await chain(queue, new_room(engine, settings), settings, Observer()).once(claim, order.request)
     if transcript := await jobs.transcript(job.id):
-        return FORMS[order.form].render(transcript)
+        return Delivery(FORMS[order.form].render(transcript), transcript.warnings)
     ended = await jobs.get(job.id)
     problem = ended.error or ended.last_error
     assert problem is not None  # neither completed nor failed would be a bug of the chain's
