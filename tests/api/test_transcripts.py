@@ -72,6 +72,16 @@ def test_speakers_with_one_label_are_told_apart_by_their_tracks() -> None:
     assert labelled("1:0", None) == "1:0 (0:0): Hello.\n1:0: Hi.\n"
 
 
+def test_every_form_calls_a_track_without_a_label_by_its_title() -> None:
+    titled = CALL.tracks[1].model_copy(update={"metadata": {"title": "Lapel <mic>"}})
+    call = CALL.model_copy(update={"tracks": (CALL.tracks[0], titled)})
+    assert as_text(call) == "agent: Hello.\nLapel <mic>: Hi.\n"
+    assert "\nLapel <mic>: Hi.\n" in as_srt(call)
+    assert "\n<v Lapel &lt;mic&gt;>Hi.\n" in as_vtt(call)
+    assert as_tsv(call).splitlines()[2] == "1240\t2000\tLapel <mic>\tHi."
+    assert json.loads(as_json(call))["tracks"][1]["label"] is None
+
+
 def test_nothing_said_is_a_valid_file_in_every_form() -> None:
     nothing = make_transcript()
     assert (as_text(nothing), as_srt(nothing), as_vtt(nothing)) == ("", "", "WEBVTT\n")

@@ -9,12 +9,13 @@ import subprocess
 import termios
 from pathlib import Path
 
+import numpy as np
 import pytest
 from anyio.abc import ByteStream
 
 from tests.conversation import RECORDING
 from tests.service.installation import COMMAND, SPOKEN, Installation, Service
-from tests.stages.making import film
+from tests.stages.making import Part, Stream, film, record
 from tests.stages.web import Asked, Web, answer, redirect
 
 pytestmark = pytest.mark.postgres
@@ -53,6 +54,35 @@ def test_transcribe_brings_a_service_of_its_own_where_none_answers(installation:
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, f"{SPOKEN}\n", "")
     installation.wait_for_silence()
     assert installation.files() == []
+
+
+@pytest.mark.parametrize("way", [[], ["--once"]], ids=["service", "once"])
+def test_every_warning_is_a_line_on_standard_error(
+    home: Installation, service: Service, media: Path, tmp_path: Path, way: list[str]
+) -> None:
+    typed = tmp_path / "minutes.mp3"
+    typed.write_text("Minutes of the meeting, typed, not recorded.\n" * 100)
+    silent = record(tmp_path / "silent.wav", Stream([Part(0.0, np.zeros((1, 48_000), np.float32))]))
+    recordings = [media / "austen_0880.flac", typed, silent]
+    labels = [argument for name in ("a", "b", "c", "d") for argument in ("--label", name)]
+    ran = home.run("transcribe", *recordings, *labels, *way, HTTP__PORT=port(service))
+    assert (ran.returncode, ran.stdout) == (0, f"{SPOKEN}\n")
+    surplus, *others = ran.stderr.splitlines()
+    assert surplus.startswith("antiphon: There is no track 3 for the label")
+    assert others == [
+        "antiphon: track 1:0: The file is not audio or video in a format that can be read here.",
+        "antiphon: track 2:0: Nothing was said on this track.",
+    ]
+
+
+@pytest.mark.parametrize("way", [[], ["--once"]], ids=["service", "once"])
+def test_an_empty_transcript_says_that_nothing_was_said(
+    home: Installation, service: Service, tmp_path: Path, way: list[str]
+) -> None:
+    silent = record(tmp_path / "silent.wav", Stream([Part(0.0, np.zeros((1, 48_000), np.float32))]))
+    ran = home.run("transcribe", silent, *way, HTTP__PORT=port(service))
+    assert (ran.returncode, ran.stdout.strip()) == (0, "")
+    assert ran.stderr == "antiphon: Nothing was said on this track.\n"
 
 
 @pytest.mark.parametrize("way", [[], ["--once"]], ids=["service", "once"])

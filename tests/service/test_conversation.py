@@ -146,7 +146,9 @@ def test_the_first_example_of_the_readme_is_what_comes_out(
     assert ran.stdout == shown
 
 
-def test_the_command_line_takes_files_as_tracks(home: Installation, service: Service, files: Sequence[Path]) -> None:
+def test_the_command_line_takes_files_as_tracks_and_calls_them_by_their_titles(
+    home: Installation, service: Service, files: Sequence[Path]
+) -> None:
     ran = home.run("transcribe", *files, "--format", "vtt", HTTP__PORT=port(service))
     assert (ran.returncode, ran.stderr) == (0, "")
-    assert set(re.findall(r"<v (.*?)>", ran.stdout)) == {"0:0", "1:0", "2:0"}
+    assert set(re.findall(r"<v (.*?)>", ran.stdout)) == {voice.name for voice in VOICES}
