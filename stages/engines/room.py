@@ -4,7 +4,8 @@
     transcriber ─┼─ ask(window) ─▶ ready ─┤                     ├─▶ Draft | WindowError
     transcriber ─┘      prepared, bounded └─ lane 1 (a thread) ─┘
 
-There is no linger: batches form while the lanes are busy, and an idle lane starts with what is there.
+There is no linger: batches form while the lanes are busy, and an idle lane starts with what is there. It only waits for
+windows whose features are being made, some milliseconds, so that tracks that begin together share their first batch.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ class ModelRoom:
         """Run the lanes. Leaving the block ends them as soon as their batches have."""
         self._held = Semaphore(self._places)
         self._preparing = CapacityLimiter(self._can.lanes)
-        self._idle = 0
+        self._idle = self._coming = 0
         async with anyio.create_task_group() as group:
             for n in range(self._can.lanes):
                 group.start_soon(self._lane, name=f"lane-{n}")
@@ -96,12 +97,16 @@ class ModelRoom:
         A window that is still to be read is read when there is room for it: what waits holds no samples.
         """
         async with self._held:
-            item = await self._prepared(window)
+            self._coming += 1
+            try:
+                item = await self._prepared(window)
+            finally:
+                self._coming -= 1
+                self._arrived.set()
             if isinstance(item, WindowError):
                 return item
             ask = _Ask(item, self.engine.batch_key(item))
             self._ready.append(ask)
-            self._arrived.set()
             try:
                 await ask.answered.wait()
             finally:
@@ -130,7 +135,7 @@ class ModelRoom:
         thread = CapacityLimiter(1)
         while True:
             self._idle += 1
-            while not self._ready:
+            while not self._is_due():
                 self._arrived = anyio.Event() if self._arrived.is_set() else self._arrived
                 await self._arrived.wait()
             batch = self._next_batch()
@@ -138,6 +143,10 @@ class ModelRoom:
             for ask, answer in zip(batch.asks, await self._run(batch, thread), strict=True):
                 ask.answer = answer
                 ask.answered.set()
+
+    def _is_due(self) -> bool:
+        """Whether there is a batch to run: all that will be ready in a moment, or as much as one can take."""
+        return len(self._ready) >= (self._can.max_batch if self._coming else 1)
 
     def _next_batch(self) -> _Batch:
         """The oldest window and those that may share its pass, in order of age; idle lanes share what is there."""

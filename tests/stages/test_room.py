@@ -112,6 +112,16 @@ async def test_windows_that_arrive_while_the_lane_is_busy_share_the_next_batches
     assert heard == [engine.prepare(asked).line for asked in windows], "not in order of age"
 
 
+@pytest.mark.parametrize(("windows", "sizes"), [(3, [3]), (6, [4, 2])])
+async def test_windows_that_are_asked_for_together_share_the_first_batch(windows: int, sizes: list[int]) -> None:
+    engine = Watched(max_batch=4)
+    room = room_of(engine)
+    async with room.open(), anyio.create_task_group() as group:
+        for n in range(windows):
+            group.start_soon(room.ask, window(n))
+    assert engine.sizes == sizes
+
+
 async def test_a_batch_has_one_key_and_the_oldest_window_says_which() -> None:
     engine = Watched(max_batch=4)
     await heard_behind_a_gate(engine, [window(n, beam=beam) for n, beam in enumerate([5, 1, 5, 1, 5, 1])])
