@@ -10,8 +10,9 @@ import pytest
 
 from pipeline.claim import Claim
 from pipeline.errors import MediaCorrupt, MediaUnsupported
+from pipeline.settings import AudioSettings
 from stages.mediafile import MediaFile
-from stages.spool import SAMPLE_RATE
+from stages.spool import BYTES_PER_SECOND, SAMPLE_RATE
 from tests.stages.hearing import asking, demuxed, heard, mixed, onsets, refusal
 from tests.stages.making import Part, Stream, clicks, film, record, tone
 
@@ -209,7 +210,7 @@ async def test_a_track_that_failed_for_its_damage_is_not_called_damaged_too(clai
     ],
 )
 @pytest.mark.parametrize("level", [0.0, 0.3])
-async def test_a_file_can_be_longer_than_its_size_allows_only_where_that_says_nothing(
+def test_how_long_a_file_may_be_is_bounded_by_its_size_and_never_less_than_it_is(
     tmp_path: Path, name: str, codec: str, rate: int, options: dict[str, str], level: float
 ) -> None:
     sound = tone(300, seconds=60, rate=rate, level=level)
@@ -217,6 +218,14 @@ async def test_a_file_can_be_longer_than_its_size_allows_only_where_that_says_no
     longest = MediaFile.open(path).longest_seconds
     assert longest is not None
     assert 59.9 < longest < 3600
+
+
+async def test_files_without_a_length_take_no_more_disk_than_their_size_calls_for(claim: Claim, tmp_path: Path) -> None:
+    stream = Stream([Part(0.0, tone(300, seconds=3))], codec="libmp3lame", bit_rate=64_000)
+    paths = [record(tmp_path / f"{number}.mp3", stream, write_xing="0") for number in range(4)]
+    disk = AudioSettings(scratch_bytes=4 * 30 * BYTES_PER_SECOND)  # at 8 kbit/s they would last 24 seconds each
+    async with demuxed(asking(claim, crosstalk="off"), *paths, audio=disk) as tracks:
+        assert [len(await heard(track)) // SAMPLE_RATE for track in tracks] == [3, 3, 3, 3]
 
 
 async def test_where_nothing_can_be_decoded_the_media_is_corrupt(claim: Claim, tmp_path: Path) -> None:
