@@ -36,9 +36,11 @@ MARGIN: Final = 6.0  # dB that an echo may be louder than expected; at most half
 SMOOTHED: Final = 11  # frames over which bands are counted: 0.22 s, a syllable
 QUIET: Final = 4.0  # dB that the bands of a frame must be audible, together
 ECHO: Final = 0.8  # share of what is audible that must be echo
+OWN: Final = 0.5  # share that own words fall below, over whatever echo they are said
 COPIED: Final = 0.5  # what a voice counts as a source where it is itself an echo
 
 SHORTEST_OWN: Final = 6  # frames; less is chance
+SHORTEST_DOUBT: Final = 15  # frames between the two shares; less is an echo that for once is louder than expected
 SHORTEST_BLEED: Final = 10  # frames; less is not worth a seam
 SHORTEST_VOICE: Final = 15  # frames; less is no change of speakers
 ROOM: Final = 10  # frames of silence that stay with own words
@@ -156,7 +158,8 @@ def _without_own(echo: Floats) -> Iterator[Span]:
     """The stretches that have echo and nothing of the track's own; silence in and beside it belongs to them."""
     own = np.zeros(len(echo), np.bool_)
     for first, last in _runs(echo <= ECHO):
-        if last - first >= SHORTEST_OWN:
+        shortest = SHORTEST_OWN if echo[first:last].min() < OWN else SHORTEST_DOUBT
+        if last - first >= shortest:
             own[max(0, first - _silence(echo[:first][::-1])) : last + _silence(echo[last:])] = True
     for first, last in _runs(~own):
         if np.count_nonzero(echo[first:last] > ECHO) >= SHORTEST_BLEED:

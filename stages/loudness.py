@@ -33,8 +33,8 @@ class Loudness:
         self._levels = _levels(sound)
         self._lingering = _lingering(self._levels)
         self.levels = self._levels[halo : halo + FRAMES]
-        noise: Floats = np.percentile(self.levels, FLOOR, axis=0).astype(np.float32)
-        self.above_noise: Floats = self.levels - noise
+        recorded = np.count_nonzero(sound.reshape(-1, FRAME), axis=1)[halo : halo + FRAMES] > 0
+        self.above_noise: Floats = self.levels - _noise(self.levels[recorded])
 
     def later(self, samples: float) -> Floats:
         """The levels as another microphone would have them that hears the same so much later, in a room."""
@@ -46,6 +46,13 @@ def _levels(sound: Floats) -> Floats:
     lines = np.fft.rfft(sound.reshape(-1, FRAME) * np.hanning(FRAME).astype(np.float32), axis=1)
     power = np.add.reduceat(np.square(np.abs(lines)), EDGES, axis=1)[:, :BANDS]
     return (10 * np.log10(power + SILENCE)).astype(np.float32)
+
+
+def _noise(levels: Floats) -> Floats:
+    """Of each band, from frames that have been recorded: where a track has ended, or is muted, it has no noise."""
+    if not len(levels):
+        return np.zeros(BANDS, np.float32)
+    return np.percentile(levels, FLOOR, axis=0).astype(np.float32)
 
 
 def _lingering(levels: Floats) -> Floats:

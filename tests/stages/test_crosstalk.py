@@ -12,14 +12,18 @@ import anyio
 import numpy as np
 import pytest
 from anyio import from_thread, to_thread
+from numpy.typing import NDArray
 
 from bench.crosstalk import judge, listened, measure
 from bench.rooms import Room, Sound, meeting, voices
 from stages.crosstalk import Heard, find
 from stages.messages import Bleed
-from stages.spool import SAMPLE_RATE, Samples, Spool
+from stages.spool import SAMPLE_RATE, Region, Samples, Spool
+from tests.stages import meetings
+from tests.stages.meetings import Said
 
 ROOM = Room(bleed=-10, seconds=120)
+TABLE = meetings.ANNA, meetings.BELLA
 Bleeds = Mapping[str, tuple[Bleed, ...]]
 
 
@@ -36,6 +40,23 @@ def listen(folder: Path, tracks: Sequence[Samples]) -> tuple[list[Heard], Bleeds
         return heard, await to_thread.run_sync(find, heard)
 
     return anyio.run(run)
+
+
+def at_a_table(folder: Path, bleed: float, *voices: NDArray[np.float32]) -> tuple[list[Heard], Bleeds]:
+    """The same of voices that are heard in each other's microphones, ``bleed`` dB louder."""
+    sounds = meetings.room(voices, bleed=bleed, delay=0.006)
+    return listen(folder, [(sound[0] * 32767).astype(np.int16) for sound in sounds])
+
+
+def spoken_in(line: Said) -> Region:
+    start = round(line.start * SAMPLE_RATE)
+    return Region(start, start + meetings.clip(line.clip).shape[1])
+
+
+def shared(regions: Sequence[Region], other: Region) -> list[Region]:
+    """What these have in common with another."""
+    parts = (Region(max(region.start, other.start), min(region.end, other.end)) for region in regions)
+    return [part for part in parts if part.start < part.end]
 
 
 def track(*parts: Sound | float) -> Samples:
@@ -82,6 +103,31 @@ def test_recorders_whose_clocks_drift_apart_are_followed(spoken: list[Sound]) ->
     told = measure(Room(bleed=-10, tracks=2, seconds=420, delay=(110, 120), drift=380), spoken, seed=11)
     assert told.found >= 0.95 * told.doubled
     assert told.lost <= 0.01 * told.own
+
+
+@pytest.mark.parametrize("bleed", [-12, -26])
+def test_a_sentence_that_bleeds_is_one_stretch_as_far_as_it_is_heard(tmp_path: Path, bleed: float) -> None:
+    heard, bleeds = at_a_table(tmp_path, bleed, *(meetings.voice(*lines, seconds=24) for lines in TABLE))
+    for one, lines in zip(heard, reversed(TABLE), strict=True):
+        found = [bleed.region for bleed in bleeds[one.track]]
+        sentences = [part for line in lines for part in shared(one.speech, spoken_in(line))]
+        assert sentences
+        for whole in sentences:
+            [stretch] = shared(found, whole)
+            assert stretch.start == whole.start
+            assert stretch.end >= whole.end - SAMPLE_RATE // 10
+        assert len(found) == len(sentences)
+
+
+@pytest.mark.parametrize("bleed", [-12, -26])
+def test_a_word_of_ones_own_within_a_sentence_of_anothers_stays(tmp_path: Path, bleed: float) -> None:
+    anna, bella = (meetings.voice(*lines, seconds=24) for lines in TABLE)
+    word = Region(3 * SAMPLE_RATE, 3 * SAMPLE_RATE + 4800)
+    bella[:, word.start : word.end] += meetings.clip("leopard_en")[:, 40_800:45_600]  # the better part of "classes"
+    [_, beside], bleeds = at_a_table(tmp_path, bleed, anna, bella)
+    before, after, *_ = [bleed.region for bleed in bleeds[beside.track]]
+    assert before.end <= word.start
+    assert word.end - SAMPLE_RATE // 20 <= after.start < word.end + SAMPLE_RATE // 5
 
 
 @pytest.mark.parametrize("tracks", [2, 3])
