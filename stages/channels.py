@@ -74,8 +74,7 @@ def duplicates(spools: Sequence[Spool]) -> tuple[int | None, ...]:
 
 def _take_turns(left: Heard, right: Heard) -> bool:
     """Whether there is a voice on each side that is mostly alone."""
-    speech = sorted((*left.speech, *right.speech), key=lambda region: region.start)
-    parts = list(_frames(left.spool, right.spool, speech))
+    parts = list(_frames(left.spool, right.spool, _either(left.speech, right.speech)))
     if not parts:
         return False
     power, products = (np.concatenate(column) for column in zip(*parts, strict=True))
@@ -94,6 +93,17 @@ def _talk_at_once(left: Heard, right: Heard) -> bool:
     """Whether both sides speak at the same time and yet have no sound in common, however late or quiet."""
     alike = likeness.compare([left, right])[0, 1]
     return alike.spoken >= AT_ONCE and len(alike) <= ONE_ROOM * alike.spoken
+
+
+def _either(one: Sequence[Region], other: Sequence[Region]) -> list[Region]:
+    """Where either speaks: in order, and what both say at the same time once."""
+    merged: list[Region] = []
+    for region in sorted((*one, *other), key=lambda region: region.start):
+        if merged and region.start <= merged[-1].end:
+            merged[-1] = Region(merged[-1].start, max(merged[-1].end, region.end))
+        else:
+            merged.append(region)
+    return merged
 
 
 def _frames(left: Spool, right: Spool, speech: Sequence[Region]) -> Iterator[tuple[Floats, Floats]]:
