@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, Literal, NewType
+from typing import Annotated, Any, Final, Literal, NewType
 from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationInfo, field_validator
@@ -14,11 +14,12 @@ from pydantic_core import to_json
 
 from pipeline.errors import AntiphonError, Internal
 from pipeline.languages import LANGUAGES
-from pipeline.transcript import Notice, Stored
+from pipeline.transcript import LABEL_CHARACTERS, Notice, Stored, shown
 
 Tenant = NewType("Tenant", str)
 
 METADATA_BYTES = 4096
+HIGHEST_INDEX: Final = 10_000  # no file has so many streams; what is far beyond it is a mistake
 
 
 class JobStatus(StrEnum):
@@ -57,6 +58,15 @@ def _known_language(language: str) -> str:
 Language = Annotated[str, AfterValidator(_known_language)]
 
 
+def _visible(label: str) -> str:
+    if not shown(label):
+        raise ValueError("Nothing of this label can be seen; give a name, or leave it out.")
+    return label
+
+
+Label = Annotated[str, Field(min_length=1, max_length=LABEL_CHARACTERS), AfterValidator(_visible)]
+
+
 class TrackRequest(BaseModel):
     """What the client knows of one track.
 
@@ -66,8 +76,8 @@ class TrackRequest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    index: int = Field(ge=0)
-    label: str | None = Field(default=None, min_length=1, max_length=128)
+    index: int = Field(ge=0, le=HIGHEST_INDEX)
+    label: Label | None = None
     language: Language | None = None
     offset_seconds: float = Field(default=0.0, ge=-LONGEST_OFFSET, le=LONGEST_OFFSET)
 
@@ -81,7 +91,7 @@ class JobRequest(BaseModel):
     media_headers: dict[str, str] = Field(default_factory=dict, max_length=32)
     media_type: str | None = Field(default=None, max_length=255)
     processing_mode: Literal["downmix", "select", "multitrack"] = "downmix"
-    track_index: int | None = Field(default=None, ge=0, validate_default=True)
+    track_index: int | None = Field(default=None, ge=0, le=HIGHEST_INDEX, validate_default=True)
     split_channels: Literal["auto", "always", "never"] = "auto"
     tracks: tuple[TrackRequest, ...] = Field(default=(), max_length=256)
     crosstalk: Literal["off", "mark", "suppress"] = "mark"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-TITLE_CHARACTERS: Final = 128  # no longer than a label; a file may hold a title of any length
-CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # a title comes from a file, and a terminal obeys some of these
+LABEL_CHARACTERS: Final = 128
+"""The longest name of a track. A title, which a file may hold of any length, is cut there."""
+
+JOINERS: Final = "\u200c\u200d"
+"""The two characters without a shape that names are spelt with: in Persian and Hindi, and between emoji."""
 
 
 class Stored(BaseModel):
@@ -105,7 +108,10 @@ class EngineInfo(Stored):
 
 
 class Transcript(Stored):
-    """The result of a job. Segments are ordered by ``(start, track)``; all times lie in 0 … ``duration``."""
+    """The result of a job. All times lie in 0 … ``duration``.
+
+    Segments are ordered by ``(start, track)``: those that start together, as ``tracks`` are.
+    """
 
     text: str
     language: str | None
@@ -136,10 +142,33 @@ def speakers(tracks: Sequence[Track], segments: Iterable[Segment]) -> Mapping[st
     return names
 
 
+def text_of(tracks: Sequence[Track], segments: Iterable[Segment]) -> str:
+    """What was said, running on if one speaks; a labelled line a turn if several do."""
+    turns = [segment for segment in segments if segment.text.strip()]
+    names = speakers(tracks, turns)
+    said = [(names.get(turn.track), " ".join(turn.text.split())) for turn in turns]
+    return "\n".join(f"{name}: {text}" for name, text in said) if names else " ".join(text for _, text in said)
+
+
 def _called(track: Track) -> str:
     """What a client calls a track, or else its file; empty where neither does."""
-    return _one_line(track.label or "") or _one_line(track.metadata.get("title", "")[:TITLE_CHARACTERS])
+    return shown(track.label or "") or shown(track.metadata.get("title", "")[:LABEL_CHARACTERS])
 
 
-def _one_line(name: str) -> str:
-    return " ".join(CONTROL.sub(" ", name).split())
+def shown(name: str) -> str:
+    """A name as one line of what can be seen; empty where nothing of it can.
+
+    It comes from a client or a file: a terminal obeys control characters, and others turn the text around them.
+    """
+    line = " ".join("".join(map(_shown, name)).split())
+    return line if any(unicodedata.category(character)[0] in "LNPS" for character in line) else ""
+
+
+def _shown(character: str) -> str:
+    match unicodedata.category(character):
+        case "Cc":
+            return " "
+        case "Cf" if character not in JOINERS:
+            return ""
+        case _:
+            return character

@@ -10,7 +10,7 @@ from anyio import to_thread
 from pipeline.claim import Claim
 from pipeline.jobs import JobRequest
 from pipeline.stage import Gather
-from pipeline.transcript import EngineInfo, Notice, Segment, Track, Transcript, speakers
+from pipeline.transcript import EngineInfo, Notice, Track, Transcript, text_of
 from stages.messages import TrackTranscript
 from stages.turns import turns
 
@@ -39,10 +39,9 @@ class Interleaver(Gather[TrackTranscript, Transcript]):
 
     def _joined(self, request: JobRequest, parts: Sequence[TrackTranscript]) -> Transcript:
         tracks = tuple(part.track for part in parts)
-        said = (segment for part in parts for segment in part.segments)
-        segments = turns(said, words=request.word_timestamps)
+        segments = turns((part.segments for part in parts), words=request.word_timestamps)
         return Transcript(
-            text=_text(tracks, segments),
+            text=text_of(tracks, segments),
             language=_main_language(tracks),
             duration=max(round(track.start_offset + track.duration, 3) for track in tracks),
             processing_mode=request.processing_mode,
@@ -57,13 +56,6 @@ def _without_words(part: TrackTranscript) -> Iterator[Notice]:
     if any(segment.words is None for segment in part.segments):
         detail = "The engine gives no times of words: what this track says is ordered by whole stretches of speech."
         yield Notice(code="no-word-times", track=part.track.id, detail=detail)
-
-
-def _text(tracks: Sequence[Track], segments: Sequence[Segment]) -> str:
-    """What was said, running on if one speaks; a labelled line a turn if several do."""
-    names = speakers(tracks, segments)
-    said = [(names.get(segment.track), " ".join(segment.text.split())) for segment in segments if segment.text.strip()]
-    return "\n".join(f"{name}: {text}" for name, text in said) if names else " ".join(text for _, text in said)
 
 
 def _main_language(tracks: Sequence[Track]) -> str | None:

@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, pairwise
 from operator import attrgetter
 from statistics import fmean
@@ -53,29 +52,23 @@ def utterances(words: Sequence[Word]) -> Iterator[tuple[Word, ...]]:
         yield _opened(held)
 
 
-def turns(segments: Iterable[Segment], *, words: bool) -> tuple[Segment, ...]:
-    """The utterances of all tracks as turns: by ``(start, track)``, numbered from 0, with their words or without.
+def turns(tracks: Iterable[Sequence[Segment]], *, words: bool) -> tuple[Segment, ...]:
+    """The utterances of each track, in time order, as turns of all: numbered from 0, with their words or without.
 
-    Segments come in any order, but within a track ids and times rise together. No word is lost, doubled or moved to
-    another track. What has no words, or is another track's voice (``crosstalk``), is neither joined nor cut.
+    Turns are ordered by their start; those that start together, as their tracks are in ``tracks``. No word is lost,
+    doubled or moved to another track. What has no words, or is another track's voice (``crosstalk``), is neither
+    joined nor cut.
     """
-    tracks = _by_track(segments)
-    talk = Talk.of(tracks)
-    sentences = chain.from_iterable(_sentences(track, talk) for track in tracks.values())
+    by_track = {track[0].track: track for track in tracks if track}
+    talk = Talk.of(by_track)
+    sentences = chain.from_iterable(_sentences(track, talk) for track in by_track.values())
     pieces = chain.from_iterable(_cut(sentence, talk) for sentence in sentences)
-    ordered = sorted(pieces, key=attrgetter("start", "track"))
+    ordered = sorted(pieces, key=attrgetter("start"))  # of equal starts the first stays first
     less: dict[str, None] = {} if words else {"words": None}
     return tuple(
         turn.model_copy(update={"id": n, "overlaps": tuple(others), **less})
         for n, (turn, others) in enumerate(zip(ordered, overlaps(ordered), strict=True))
     )
-
-
-def _by_track(segments: Iterable[Segment]) -> Mapping[str, Sequence[Segment]]:
-    tracks: dict[str, list[Segment]] = defaultdict(list)
-    for segment in sorted(segments, key=attrgetter("track", "id")):
-        tracks[segment.track].append(segment)
-    return tracks
 
 
 def _ends(held: Sequence[Word], following: Word) -> bool:

@@ -92,6 +92,11 @@ async def test_the_transcript_does_not_depend_on_the_order_in_which_tracks_are_d
     assert (transcript.processing_mode, transcript.engine) == ("downmix", ENGINE)
 
 
+async def test_those_who_start_together_are_told_in_the_order_of_their_tracks(claim: Claim) -> None:
+    transcript = await joined(claim, part(10, (0.0, "Two.")), part(2, (0.0, "One.")))
+    assert [segment.track for segment in transcript.segments] == ["1:2", "1:10"]
+
+
 async def test_a_speaker_who_is_alone_is_not_named(claim: Claim) -> None:
     assert (await joined(claim, part(0, (0.0, "One."), (2.0, "Two.")), part(1))).text == "One. Two."
 
@@ -273,9 +278,14 @@ async def test_every_speaker_has_a_name_of_one_line_that_is_nobody_else_s(
         (None, "1:1", "1:1 (1:0)"),
         (None, "\x1b]0;Lapel\x07 mic", "]0;Lapel mic"),
         (None, "x" * 1000, "x" * 128),
+        ("A\u202enn\u2066", "", "Ann"),
+        ("A\u00adn\ufeffn", "", "Ann"),
+        ("\u2066\u200d ", "Lapel mic", "Lapel mic"),
+        ("\U0001f469\u200d\U0001f680", "", "\U0001f469\u200d\U0001f680"),
+        ("B\u200bob", "", "Bob (1:0)"),
     ],
 )
-async def test_a_track_without_a_label_is_called_by_its_title(
+async def test_a_track_is_called_by_its_label_or_else_its_title_as_far_as_they_can_be_seen(
     claim: Claim, label: str | None, title: str, name: str
 ) -> None:
     hers = part(0, (0.0, "Hm."), label=label, metadata={"title": title})

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from random import Random
 
 import pytest
 from hypothesis import given
@@ -12,23 +12,32 @@ from hypothesis import strategies as st
 
 from pipeline.transcript import Crosstalk, Segment
 from stages.turns import BREAK_SECONDS, turns
-from tests.stages.talking import conversations, numbered, utterance, words_by_track
+from tests.stages.talking import conversations, utterance, words_by_track
+
+
+def turned(segments: Iterable[Segment], *, words: bool = True) -> Sequence[Segment]:
+    """The turns of these utterances; tracks stand in the order in which they come."""
+    tracks: dict[str, list[Segment]] = defaultdict(list)
+    for segment in segments:
+        tracks[segment.track].append(segment)
+    return turns(tracks.values(), words=words)
 
 
 def told(*segments: Segment) -> list[tuple[str, str]]:
-    return [(turn.track, turn.text) for turn in turns(numbered(segments), words=True)]
+    return [(turn.track, turn.text) for turn in turned(segments)]
 
 
 @given(conversations())
 def test_turns_lose_double_move_and_change_no_word(segments: list[Segment]) -> None:
-    assert words_by_track(turns(segments, words=True)) == words_by_track(segments)
+    assert words_by_track(turned(segments)) == words_by_track(segments)
 
 
 @given(conversations())
 def test_turns_are_in_order_numbered_and_made_of_their_words(segments: list[Segment]) -> None:
-    found = turns(segments, words=True)
+    found = turned(segments)
+    tracks = [*dict.fromkeys(segment.track for segment in segments)]
     assert [turn.id for turn in found] == [*range(len(found))]
-    assert [*found] == sorted(found, key=lambda turn: (turn.start, turn.track))
+    assert [*found] == sorted(found, key=lambda turn: (turn.start, tracks.index(turn.track)))
     reached: dict[str, float] = {}
     for turn in found:
         words = turn.words or ()
@@ -42,7 +51,7 @@ def test_turns_are_in_order_numbered_and_made_of_their_words(segments: list[Segm
 
 @given(conversations())
 def test_overlaps_are_all_turns_of_other_tracks_that_share_time_with_one(segments: list[Segment]) -> None:
-    found = turns(segments, words=True)
+    found = turned(segments)
     for turn in found:
         assert turn.overlaps == tuple(
             other.id
@@ -54,27 +63,20 @@ def test_overlaps_are_all_turns_of_other_tracks_that_share_time_with_one(segment
 
 def test_turns_that_only_touch_do_not_overlap() -> None:
     ann, bob = utterance("ann", (0.0, "Yes.")), utterance("bob", (0.25, "No."))
-    assert [turn.overlaps for turn in turns(numbered([ann, bob]), words=False)] == [(), ()]
+    assert [turn.overlaps for turn in turned([ann, bob], words=False)] == [(), ()]
     instant = utterance("eve", (0.0, "Oh.")).model_copy(update={"end": 0.0, "words": None})
-    assert [turn.overlaps for turn in turns(numbered([ann, instant]), words=False)] == [(), ()]
-
-
-@given(conversations(), st.randoms(use_true_random=False))
-def test_turns_do_not_depend_on_the_order_in_which_segments_come(segments: list[Segment], chance: Random) -> None:
-    shuffled = [*segments]
-    chance.shuffle(shuffled)
-    assert turns(shuffled, words=True) == turns(segments, words=True)
+    assert [turn.overlaps for turn in turned([ann, instant], words=False)] == [(), ()]
 
 
 @given(conversations())
 def test_turns_are_the_same_with_their_words_and_without(segments: list[Segment]) -> None:
-    without = [turn.model_copy(update={"words": None}) for turn in turns(segments, words=True)]
-    assert [*turns(segments, words=False)] == without
+    without = [turn.model_copy(update={"words": None}) for turn in turned(segments)]
+    assert [*turned(segments, words=False)] == without
 
 
 @given(conversations(most=1))
 def test_utterances_of_a_track_that_is_alone_are_its_turns(segments: list[Segment]) -> None:
-    assert [*turns(segments, words=True)] == segments
+    assert [*turned(segments)] == segments
 
 
 @given(conversations())
@@ -84,7 +86,7 @@ def test_a_voice_from_another_track_and_what_has_no_words_stay_as_they_are(segme
         return sorted((one for one in bare if one.crosstalk or not one.words), key=str)
 
     muted = [one.model_copy(update={"words": None}) if one.id % 3 == 2 else one for one in segments]
-    assert strange(turns(muted, words=True)) == strange(muted)
+    assert strange(turned(muted)) == strange(muted)
 
 
 @given(conversations(), conversations(most=1))
@@ -92,7 +94,7 @@ def test_a_turn_is_cut_only_in_a_pause_and_no_more_often_than_others_speak(
     others: list[Segment], alone: list[Segment]
 ) -> None:
     mine = [one.model_copy(update={"track": "mine"}) for one in alone]
-    parted = [turn.words or () for turn in turns([*others, *mine], words=True) if turn.track == "mine"]
+    parted = [turn.words or () for turn in turned([*others, *mine]) if turn.track == "mine"]
     ends = {one.end for one in mine}
     cuts = [(before[-1].end, after[0].start) for before, after in pairwise(parted) if before[-1].end not in ends]
     assert all(after - before >= BREAK_SECONDS for before, after in cuts)
@@ -102,7 +104,7 @@ def test_a_turn_is_cut_only_in_a_pause_and_no_more_often_than_others_speak(
 @given(conversations(most=1), st.lists(st.integers(0, 30_000), max_size=9))
 def test_remarks_cut_nothing(alone: list[Segment], times: list[int]) -> None:
     remarks = [utterance("other", (start / 1000, "mm-hm")) for start in sorted({time // 900 * 900 for time in times})]
-    mine = [turn for turn in turns([*alone, *numbered(remarks)], words=True) if turn.track != "other"]
+    mine = [turn for turn in turned([*alone, *remarks]) if turn.track != "other"]
     assert {turn.start for turn in mine} <= {segment.start for segment in alone}
 
 
@@ -154,15 +156,12 @@ def test_what_a_pause_parts_stays_apart(first: Segment, remark: Segment, second:
 
 
 def test_numbers_of_joined_segments_are_weighted_by_their_words() -> None:
-    [joined, _] = turns(
-        numbered(
-            [
-                utterance("ann", (0.0, "one two three"), avg_logprob=-0.1, no_speech_prob=None),
-                utterance("bob", (0.9, "Yes.")),
-                utterance("ann", (1.5, "four"), avg_logprob=-0.5, no_speech_prob=0.4, compression_ratio=2.0),
-            ]
-        ),
-        words=True,
+    [joined, _] = turned(
+        [
+            utterance("ann", (0.0, "one two three"), avg_logprob=-0.1, no_speech_prob=None),
+            utterance("bob", (0.9, "Yes.")),
+            utterance("ann", (1.5, "four"), avg_logprob=-0.5, no_speech_prob=0.4, compression_ratio=2.0),
+        ]
     )
     numbers = (joined.confidence, joined.avg_logprob, joined.no_speech_prob, joined.compression_ratio)
     assert numbers == (0.9, -0.2, 0.4, 1.25)
@@ -192,7 +191,7 @@ def test_a_question_that_interrupts_is_read_where_it_was_asked() -> None:
         ("bob", "But what would that cost?"),
         ("ann", "well it costs rather less than the others"),
     ]
-    first, other, second = turns(numbered([ann, bob]), words=True)
+    first, other, second = turned([ann, bob])
     assert (first.overlaps, other.overlaps, second.overlaps) == ((1,), (0, 2), (1,))
     assert (first.avg_logprob, second.avg_logprob) == (ann.avg_logprob, ann.avg_logprob)
 
@@ -201,7 +200,7 @@ def test_the_pieces_of_a_cut_turn_are_as_sure_as_their_own_words() -> None:
     ann = utterance("ann", (0.0, "We should"), (0.8, "perhaps not buy it now"))
     words = [word.model_copy(update={"confidence": 0.4 if word.start > 0.7 else 0.9}) for word in ann.words or ()]
     bob = utterance("bob", (0.4, "But what would that cost?"))
-    found = turns(numbered([ann.model_copy(update={"words": tuple(words)}), bob]), words=False)
+    found = turned([ann.model_copy(update={"words": tuple(words)}), bob], words=False)
     assert [turn.confidence for turn in found if turn.track == "ann"] == [0.9, 0.4]
 
 
@@ -209,7 +208,7 @@ def test_who_ends_a_sentence_while_another_begins_is_not_cut() -> None:
     ann = utterance("ann", (0.0, "We should buy the red one"), (1.9, "or perhaps another one."))
     bob = utterance("bob", (1.4, "But what would that cost us all?"))
     assert told(ann, bob) == [("ann", ann.text), ("bob", bob.text)]
-    assert [turn.overlaps for turn in turns(numbered([ann, bob]), words=True)] == [(1,), (0,)]
+    assert [turn.overlaps for turn in turned([ann, bob])] == [(1,), (0,)]
 
 
 def test_a_remark_cuts_no_turn() -> None:
@@ -265,7 +264,7 @@ def test_own_words_are_not_joined_across_another_s_voice_on_the_same_track() -> 
         utterance("ann", (0.8, "mm-hm"), crosstalk=BLEED),
         utterance("ann", (1.5, "home.")),
     ]
-    found = turns(numbered([*ann, utterance("bob", (0.8, "mm-hm"))]), words=True)
+    found = turned([*ann, utterance("bob", (0.8, "mm-hm"))])
     assert [(turn.text, turn.crosstalk) for turn in found if turn.track == "ann"] == [
         ("I went", None),
         ("mm-hm", BLEED),
