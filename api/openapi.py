@@ -181,10 +181,15 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         errors=(*_TENANTS, NotFound),
     ),
     "read_transcript": Operation(
-        "The transcript alone, in the form of ?format= or else of Accept.",
+        "The transcript alone, or one track of it, in the form of ?format= or else of Accept.",
         _TRANSCRIPT,
         errors=(*_TENANTS, NotFound, JobNotFinished, InvalidRequest),
-        more={"parameters": [_parameter("query", "format", {"enum": list(FORMS), "default": "json"})]},
+        more={
+            "parameters": [
+                _parameter("query", "format", {"enum": list(FORMS), "default": "json"}),
+                _parameter("query", "track", {"type": "string", "description": "The id of the one track to keep."}),
+            ]
+        },
     ),
     "livez": Operation("Whether this process lives.", _STATUS, errors=(EngineUnavailable,)),
     "readyz": Operation("Whether this replica takes requests.", _STATUS, errors=(EngineUnavailable,)),

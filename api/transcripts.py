@@ -12,7 +12,9 @@ from quart import Response, request
 from api.middleware import tenant_jobs
 from pipeline.errors import InvalidRequest, JobNotFinished
 from pipeline.jobs import Job
-from pipeline.transcript import Segment, Transcript, speakers
+from pipeline.transcript import Segment, Transcript, speakers, text_of
+
+MAX_NAMED: Final = 32  # tracks that a refusal names; it must not grow with the recording
 
 
 async def read_transcript(job_id: UUID) -> Response:
@@ -20,7 +22,31 @@ async def read_transcript(job_id: UUID) -> Response:
     form = _wanted()
     if (transcript := await jobs.transcript(job_id)) is None:
         raise _not_there(await jobs.get(job_id))
+    if (track := request.args.get("track")) is not None:
+        transcript = only(transcript, track)
     return Response(form.render(transcript), content_type=f"{form.media_type}; charset=utf-8")
+
+
+def only(transcript: Transcript, track_id: str) -> Transcript:
+    """What one track says, with the times and ids that it has in the whole.
+
+    Raises ``InvalidRequest`` with the tracks there are.
+    """
+    tracks = tuple(track for track in transcript.tracks if track.id == track_id)
+    if not tracks:
+        there = ", ".join(track.id for track in transcript.tracks[:MAX_NAMED])
+        raise InvalidRequest(f"There is no track {track_id[:32]!r}; give one of {there}.")
+    said = (segment for segment in transcript.segments if segment.track == track_id)
+    segments = tuple(segment.model_copy(update={"overlaps": ()}) for segment in said)
+    return transcript.model_copy(
+        update={
+            "text": text_of(tracks, segments),
+            "language": tracks[0].language,
+            "tracks": tracks,
+            "segments": segments,
+            "warnings": tuple(notice for notice in transcript.warnings if notice.track in (None, track_id)),
+        }
+    )
 
 
 def as_json(transcript: Transcript) -> str:
@@ -33,7 +59,7 @@ def as_text(transcript: Transcript) -> str:
 
 def as_srt(transcript: Transcript) -> str:
     return "\n".join(
-        f"{number}\n{_clock(line.start, ',')} --> {_clock(line.end, ',')}\n{line.labelled}\n"
+        f"{number}\n{_clock(line.start, ',')} --> {_clock(line.end, ',')}\n{_no_times(line.labelled)}\n"
         for number, line in enumerate(_lines(transcript), 1)
     )
 
@@ -118,6 +144,11 @@ def _milliseconds(segment: Segment) -> tuple[int, int]:
 def _clock(milliseconds: int, point: str) -> str:
     seconds, rest = divmod(milliseconds, 1000)
     return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}{point}{rest:03}"
+
+
+def _no_times(text: str) -> str:
+    """SubRip has no way to escape the arrow by which players tell times from text."""
+    return text.replace("-->", "→")
 
 
 def _voice(line: Line) -> str:

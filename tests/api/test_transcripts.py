@@ -14,7 +14,7 @@ from api.transcripts import FORMS, as_json, as_srt, as_text, as_tsv, as_vtt
 from pipeline.claim import Claim
 from pipeline.jobs import Job
 from pipeline.store.memory import MemoryStore
-from pipeline.transcript import Segment, Track, Transcript, speakers
+from pipeline.transcript import Notice, Segment, Track, Transcript, speakers
 from stages.interleaver import Interleaver
 from stages.messages import TrackTranscript
 from tests.api.visiting import Client, bearer, complete, make_segment, make_transcript
@@ -82,6 +82,13 @@ def test_every_form_calls_a_track_without_a_label_by_its_title() -> None:
     assert json.loads(as_json(call))["tracks"][1]["label"] is None
 
 
+def test_srt_has_no_arrow_but_that_of_its_times() -> None:
+    said = make_segment(0, "00:00:07,000 --> 00:00:08,000", "0:0"), make_segment(1, "a ---> b", "1:0")
+    file = as_srt(make_transcript(*said, labels={"0:0": "0 --> 1", "1:0": "b"}))
+    arrows = [line for line in file.splitlines() if "-->" in line]
+    assert arrows == ["00:00:00,240 --> 00:00:01,000", "00:00:01,240 --> 00:00:02,000"]
+
+
 def test_nothing_said_is_a_valid_file_in_every_form() -> None:
     nothing = make_transcript()
     assert (as_text(nothing), as_srt(nothing), as_vtt(nothing)) == ("", "", "WEBVTT\n")
@@ -139,7 +146,7 @@ async def test_every_form_carries_the_same_words_in_the_same_order(
     told = words_of(f"{names[one.track]}: {one.text}" if names else one.text for one in said)
     assert words_of([served.text]) == told
     assert words_of(as_text(transcript).splitlines()) == told
-    assert words_of(cues_of(as_srt(transcript))) == told
+    assert words_of(cues_of(as_srt(transcript))) == [word.replace("-->", "→") for word in told]
     assert words_of(map(voiced, cues_of(as_vtt(transcript)))) == told
     assert words_of(map(row, as_tsv(transcript).split("\n")[1:-1])) == told
 
@@ -208,3 +215,68 @@ async def test_an_unknown_format_is_refused_with_those_there_are(client: Client,
     body = await answer.get_json()
     assert (answer.status_code, body["code"]) == (422, "invalid-request")
     assert "json, text, srt, vtt, tsv" in body["detail"]
+
+
+@pytest.fixture
+async def meeting(store: MemoryStore, submit: Callable[..., Any]) -> str:
+    """Where to read what two say at the same time, one of them in German, while a third is silent."""
+    path = f"{(await submit()).headers['Location']}/transcript"
+    said = (
+        ("agent 1", "0:0", (1,)),
+        ("customer 1", "1:0", (0, 2)),
+        ("agent 2", "0:0", (1,)),
+        ("customer 2", "1:0", ()),
+    )
+    call = make_transcript(
+        *(
+            make_segment(number, text, track, words=True).model_copy(update={"overlaps": overlaps})
+            for number, (text, track, overlaps) in enumerate(said)
+        ),
+        labels={"0:0": "agent", "1:0": "customer", "2:0": None},
+    )
+    told = (("media-damaged", None), ("track-silent", "2:0"), ("no-word-times", "1:0"))
+    languages = dict(zip(("0:0", "1:0", "2:0"), ("en", "de", None), strict=True))
+    facts = {
+        "tracks": tuple(track.model_copy(update={"language": languages[track.id]}) for track in call.tracks),
+        "warnings": tuple(Notice(code=code, track=track, detail="…") for code, track in told),
+    }
+    await complete(store, call.model_copy(update=facts))
+    return path
+
+
+async def test_one_track_is_kept_with_its_times_and_ids_and_what_is_said_of_it(client: Client, meeting: str) -> None:
+    whole = Transcript.model_validate(await (await client.get(meeting, headers=bearer())).get_json())
+    kept = Transcript.model_validate(await (await client.get(f"{meeting}?track=1:0", headers=bearer())).get_json())
+    assert kept.tracks == whole.tracks[1:2]
+    assert [segment.id for segment in kept.segments] == [1, 3]
+    alone = [segment.model_copy(update={"overlaps": ()}) for segment in whole.segments]
+    assert kept.segments == (alone[1], alone[3])
+    assert kept.text == "customer 1 customer 2"
+    assert (kept.language, kept.duration, kept.engine) == ("de", whole.duration, whole.engine)
+    assert [notice.code for notice in kept.warnings] == ["media-damaged", "no-word-times"]
+
+
+@pytest.mark.parametrize("form", ["text", "srt", "vtt", "tsv"])
+async def test_every_form_of_one_track_tells_its_words_alone_and_names_nobody(
+    client: Client, meeting: str, form: str
+) -> None:
+    answer = await client.get(f"{meeting}?format={form}&track=0:0", headers=bearer())
+    file = await answer.get_data(as_text=True)
+    assert re.findall(r"\w+ \d$", file, re.MULTILINE) == ["agent 1", "agent 2"]
+    assert "customer" not in file
+    assert not re.search(r"agent\W*agent", file)
+
+
+async def test_a_track_on_which_nobody_spoke_is_an_empty_transcript(client: Client, meeting: str) -> None:
+    answer = await client.get(f"{meeting}?track=2:0", headers=bearer())
+    body = await answer.get_json()
+    assert (body["text"], body["language"], body["segments"]) == ("", None, [])
+    assert [notice["code"] for notice in body["warnings"]] == ["media-damaged", "track-silent"]
+
+
+@pytest.mark.parametrize("track", ["3:0", "1", "", "agent", "x" * 5000])
+async def test_an_unknown_track_is_refused_with_those_there_are(client: Client, meeting: str, track: str) -> None:
+    answer = await client.get(meeting, query_string={"track": track, "format": "srt"}, headers=bearer())
+    body = await answer.get_json()
+    assert (answer.status_code, body["code"]) == (422, "invalid-request")
+    assert body["detail"] == f"There is no track {track[:32]!r}; give one of 0:0, 1:0, 2:0."
