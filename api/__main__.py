@@ -72,7 +72,8 @@ def transcribe(settings: Settings, asked: argparse.Namespace) -> int:
         delivery = transcribing.transcribe(with_secret(settings), wanted, once=asked.once)
     except (Refused, ExceptionGroup) as error:
         return _say(*_reasons(error, Refused))
-    sys.stdout.write(delivery.text if delivery.text.endswith("\n") else f"{delivery.text}\n")
+    text = delivery.text
+    sys.stdout.write(f"{text}\n" if text and not text.endswith("\n") else text)
     _say(*map(_warning, delivery.warnings))
     return 0
 

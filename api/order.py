@@ -6,10 +6,10 @@ import os
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
+from api.requests import in_words
 from api.transcripts import FORMS
 from pipeline.errors import ConfigError
 from pipeline.jobs import JobRequest
@@ -38,6 +38,10 @@ def describe(parser: ArgumentParser) -> None:
     parser.add_argument("--prompt", help="names and words to expect")
     parser.add_argument("--words", action="store_true", help="times of single words, in json")
     parser.add_argument("--once", action="store_true", help="in this process alone: no server, no database")
+    _describe_tracks(parser)
+
+
+def _describe_tracks(parser: ArgumentParser) -> None:
     tracks = parser.add_argument_group("tracks", "A track is an audio stream, or one channel of it.")
     tracks.add_argument(
         "--mode",
@@ -48,14 +52,12 @@ def describe(parser: ArgumentParser) -> None:
     tracks.add_argument(
         "--split",
         choices=["auto", "always", "never"],
-        default="auto",
-        help="whether each channel of a stream is a track; auto: if different people speak in them",
+        help="whether each channel of a stream is a track; default: auto, if different people speak in them",
     )
     tracks.add_argument(
         "--crosstalk",
         choices=["off", "mark", "suppress"],
-        default="mark",
-        help="a voice on somebody else's microphone: not looked for, marked in json, or left out",
+        help="a voice on somebody else's microphone: not looked for, marked in json (default), or left out",
     )
     tracks.add_argument(
         "--label",
@@ -75,7 +77,7 @@ def read(asked: Namespace) -> Order:
 
 
 def _request(asked: Namespace, **source: str) -> JobRequest:
-    wanted: dict[str, Any] = {
+    wanted = {
         **source,
         "processing_mode": _mode(asked),
         "track_index": asked.track,
@@ -88,9 +90,9 @@ def _request(asked: Namespace, **source: str) -> JobRequest:
         "word_timestamps": asked.words,
     }
     try:
-        return JobRequest.model_validate(wanted)
+        return JobRequest.model_validate({member: value for member, value in wanted.items() if value is not None})
     except ValidationError as error:
-        told = (f"{row['loc'][-1]}: {row['msg'].removeprefix('Value error, ')}" for row in error.errors())
+        told = (f"{row['loc'][-1]}: {in_words(row)}" for row in error.errors())
         raise ConfigError("; ".join(told)) from error
 
 
@@ -103,8 +105,10 @@ def _mode(asked: Namespace) -> str:
         raise ConfigError("Several files are the tracks of one recording: they need --mode multitrack, and no --track.")
     if (mode == "select") != (asked.track is not None):
         raise ConfigError("--mode select and --track N go together.")
-    if asked.label and mode == "downmix":
-        raise ConfigError("A downmix has no tracks to label; say --mode multitrack.")
+    if mode == "downmix" and (asked.label or asked.split):
+        raise ConfigError("A downmix has no tracks to label or to split; say --mode multitrack.")
+    if mode != "multitrack" and asked.crosstalk:
+        raise ConfigError("Cross-talk is looked for between tracks; say --mode multitrack.")
     return mode
 
 

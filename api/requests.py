@@ -160,7 +160,7 @@ def _unstorable(value: object, pointer: str) -> Iterator[Pointed]:
 def _unreadable(errors: Sequence[ErrorDetails]) -> AntiphonError:
     if errors[0]["type"] == "json_invalid":
         return MalformedJson(f"The body is not JSON: {errors[0]['ctx']['error']}.")
-    return _refusal(InvalidRequest, [Pointed(_pointer(error["loc"]), _in_words(error)) for error in errors])
+    return _refusal(InvalidRequest, [Pointed(_pointer(error["loc"]), in_words(error)) for error in errors])
 
 
 def _pointer(path: Iterable[str | int]) -> str:
@@ -169,6 +169,7 @@ def _pointer(path: Iterable[str | int]) -> str:
 
 
 # What pydantic finds wrong, as one would say it; the braces are filled from the error's context.
+# 15 digits tell a bound as it was written, and a whole one without its “.0”.
 _WORDS: Final[Mapping[str, str]] = {
     "extra_forbidden": "There is no such member.",
     "missing": "This member is required.",
@@ -181,8 +182,8 @@ _WORDS: Final[Mapping[str, str]] = {
     "float_type": "This must be a number.",
     "finite_number": "A number must be finite.",
     "literal_error": "This must be {expected}.",
-    "greater_than_equal": "This must be at least {ge}.",
-    "less_than_equal": "This must be at most {le}.",
+    "greater_than_equal": "This must be at least {ge:.15g}.",
+    "less_than_equal": "This must be at most {le:.15g}.",
     "string_too_short": "This must have at least {min_length} character.",
     "string_too_long": "This may have at most {max_length} characters.",
     "too_long": "This may have at most {max_length} members.",
@@ -190,5 +191,5 @@ _WORDS: Final[Mapping[str, str]] = {
 }
 
 
-def _in_words(error: ErrorDetails) -> str:
+def in_words(error: ErrorDetails) -> str:
     return _WORDS.get(error["type"], "This is not a value that can stand here.").format_map(error.get("ctx", {}))

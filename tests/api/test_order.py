@@ -30,13 +30,20 @@ def _recordings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ("arguments", "request_"),
     [
         ("a", JobRequest()),
-        ("a --mode downmix --split never --crosstalk off", JobRequest(split_channels="never", crosstalk="off")),
+        ("a --mode downmix --quality fast", JobRequest(quality="fast")),
         ("a --track 1", JobRequest(processing_mode="select", track_index=1)),
         (
             "a --track 2 --label agent",
             JobRequest(processing_mode="select", track_index=2, tracks=(TrackRequest(index=2, label="agent"),)),
         ),
-        ("a --mode multitrack --split always", JobRequest(processing_mode="multitrack", split_channels="always")),
+        (
+            "a --track 1 --split always",
+            JobRequest(processing_mode="select", track_index=1, split_channels="always"),
+        ),
+        (
+            "a --mode multitrack --split never --crosstalk off",
+            JobRequest(processing_mode="multitrack", split_channels="never", crosstalk="off"),
+        ),
         (
             "a --label agent --label customer",
             JobRequest(
@@ -65,11 +72,16 @@ def test_several_files_keep_their_order() -> None:
         ("a --mode select", "go together"),
         ("a --track 1 --mode multitrack", "go together"),
         ("a --mode downmix --label agent", "say --mode multitrack"),
+        ("a --split auto", "A downmix has no tracks to label or to split; say --mode multitrack."),
+        ("a --crosstalk suppress", "Cross-talk is looked for between tracks; say --mode multitrack."),
+        ("a --track 0 --crosstalk mark", "Cross-talk is looked for between tracks; say --mode multitrack."),
         (f"a {URL}", "is transcribed alone"),
         (f"{URL} {URL}", "is transcribed alone"),
         ("a absent", "There is no file 'absent'"),
         ("a --language tlh", "language: Whisper does not know the language 'tlh'"),
-        (f"a --label {'x' * 129}", "label: String should have at most 128 characters"),
+        (f"a --label {'x' * 129}", "label: This may have at most 128 characters."),
+        ("a --label \u200b", "label: Nothing of this label can be seen"),
+        ("a --track 10001", "track_index: This must be at most 10000."),
     ],
 )
 def test_what_does_not_go_together_is_told_in_one_line(arguments: str, says: str) -> None:
