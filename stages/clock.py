@@ -1,7 +1,8 @@
 """Time in a media file: where on one clock the frames of all its streams belong.
 
 Time stamps that jump by hours, or back, are the clock set anew: from there on they are mapped to go on where the file
-had come to. All streams follow the same mappings, each when its own stamps jump.
+had come to. All streams follow the same mappings, each when its own stamps jump. A jump forward within the length that
+the file states is a hole, however long.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from typing import Final
 
 JITTER_SECONDS: Final = 0.020  # containers round time stamps to 1 ms, and some encoders wander by a few
 OVERLAP_SECONDS: Final = 1.0  # a file that was joined repeats at most an encoder's delay
-JUMP_SECONDS: Final = 2 * 3600.0  # no recording falls silent so long; its clock was set anew
+JUMP_SECONDS: Final = 2 * 3600.0  # unless it says so, no recording falls silent so long
 
 
 class Clock:
-    """Of one file. ``reached``: where the stream that has come furthest has ended, in seconds."""
+    """Of one file, ``stated`` seconds long. ``reached``: where the stream that has come furthest has ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, stated: float = 0.0) -> None:
+        self.stated = stated
         self.reached = 0.0
         self.shifts = [0.0]  # in the order in which the clock was set
 
@@ -42,9 +44,10 @@ class Hand:
 
     def _mapped(self, time: float) -> float:
         shifts, reached = self._clock.shifts, self._clock.reached
+        furthest = max(reached + JUMP_SECONDS, self._clock.stated)
         for setting in range(self._setting, len(shifts)):
             start = time + shifts[setting]
-            if start > self.end - OVERLAP_SECONDS and start < reached + JUMP_SECONDS:
+            if self.end - OVERLAP_SECONDS < start < furthest:
                 self._setting = setting
                 return start
         shifts.append(reached - time)

@@ -58,7 +58,6 @@ class Downloader(Map[JobRequest, Media]):
             file = _Arriving(opened, self._settings.max_bytes)
             async for chunk in self._queue.read_upload(claim, upload):
                 await file.append(chunk)
-        file.complete()
         claim.advance("downloading", (position + 1) / len(claim.job.uploads))
         return path
 
@@ -69,7 +68,8 @@ class Downloader(Map[JobRequest, Media]):
             async with await anyio.open_file(path, "wb") as opened:
                 file = _Arriving(opened, self._settings.max_bytes)
                 await _Download(self._pool, self._settings, claim, place, file).run()
-            file.complete()
+            if not file.size:
+                raise MediaUnsupported("The file is empty.")
             return path
         raise MediaTimeout(f"{place.host} did not deliver the whole file within {seconds:g} s.")
 
@@ -95,10 +95,6 @@ class _Arriving:
         """Raises ``MediaTooLarge`` when so many further bytes would be too many."""
         if self.size + more > self._limit:
             raise MediaTooLarge(f"The file is larger than the {self._limit} bytes that this service accepts.")
-
-    def complete(self) -> None:
-        if not self.size:
-            raise MediaUnsupported("The file is empty.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,8 @@ OPTIONS: Final = {
 }
 SHORT_SECONDS, SHORT_SHARE = 1.0, 0.02  # video often outlasts its sound by a few frames
 MP3_LEAST_BIT_RATE: Final = 8_000  # of Layer III, the lowest there is
+# Containers whose header states a length; that of others libav reads from the time stamps, and their jumps with it.
+HEADED: Final = frozenset({"matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2"})
 ADTS_HEADER_BITS: Final = 56  # before each frame of AAC, of which silence leaves little more
 
 
@@ -41,7 +43,8 @@ ADTS_HEADER_BITS: Final = 56  # before each frame of AAC, of which silence leave
 class StreamFacts:
     """What a file says of one of its audio streams, or why it cannot be decoded.
 
-    ``number``: its place among all streams of its file, as libav counts them.
+    ``number``: its place among all streams of its file, as libav counts them. ``seconds``: where it is said to end, or
+    only its file.
     """
 
     number: int
@@ -51,6 +54,7 @@ class StreamFacts:
     layout: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     error: JobError | None = None
+    seconds: float | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -74,7 +78,7 @@ class MediaFile:
     @classmethod
     def open(cls, path: Path, name: str = "The file") -> MediaFile:
         """Raises ``MediaUnsupported`` or ``MediaCorrupt`` when there is nothing in it to decode."""
-        container = _container(path)
+        container = _container(path, name)
         for stream in container.streams:
             stream.discard = av.stream.Discard.none if stream.type == "audio" else av.stream.Discard.all
         if not container.streams.audio:
@@ -86,8 +90,15 @@ class MediaFile:
             )
         for stream in audio:
             stream.codec_context.thread_count = 1
-        facts = tuple(_facts(stream) for stream in container.streams.audio)
-        return cls(path, name, container, facts, _declared(container, audio), _audio=audio)
+        facts = tuple(_facts(container, stream) for stream in container.streams.audio)
+        ends = [stream.seconds for stream in facts if stream.error is None]
+        declared = None if None in ends else max(end for end in ends if end is not None)
+        return cls(path, name, container, facts, declared, _audio=audio)
+
+    @property
+    def stated(self) -> float:
+        """The length in seconds that its header states; 0 where there is none."""
+        return (self.declared or 0.0) if self.container.format.name in HEADED else 0.0
 
     @property
     def longest_seconds(self) -> float | None:
@@ -187,7 +198,7 @@ def _has_decoder(stream: AudioStream) -> bool:
     return getattr(stream, "codec_context", None) is not None
 
 
-def _facts(stream: AudioStream) -> StreamFacts:
+def _facts(container: InputContainer, stream: AudioStream) -> StreamFacts:
     if not _has_decoder(stream):
         error = MediaUnsupported("No decoder for the codec of this audio stream is known here.")
         return StreamFacts(stream.index, tags=stream.metadata, error=error)
@@ -199,6 +210,7 @@ def _facts(stream: AudioStream) -> StreamFacts:
         channels=max(1, context.channels),
         layout=context.layout.name,
         tags=stream.metadata,
+        seconds=_end(container, stream),
     )
 
 
@@ -215,7 +227,9 @@ def _least_bit_rate(stream: AudioStream) -> float | None:
     return None
 
 
-def _container(path: Path) -> InputContainer:
+def _container(path: Path, name: str) -> InputContainer:
+    if not path.stat().st_size:
+        raise MediaUnsupported(f"{name} is empty.")
     try:
         # Many tags are Latin-1, whatever their format says.
         return av.open(f"file:{path}", "r", options=dict(OPTIONS), metadata_errors="replace")
@@ -224,18 +238,12 @@ def _container(path: Path) -> InputContainer:
             head = file.read(12)
         if head[4:8] == b"ftyp":
             raise MediaCorrupt("The MP4 file has no index, so its end is missing; send it whole.") from error
-        raise MediaUnsupported("The file is not audio or video in a format that can be read here.") from error
+        raise MediaUnsupported(f"{name} is not audio or video in a format that can be read here.") from error
 
 
-def _declared(container: InputContainer, streams: Iterable[AudioStream]) -> float | None:
-    """How long the audio is said to be, in seconds; only where the streams do not say, how long the whole file is."""
-    ends = [_end(stream) for stream in streams]
-    if None not in ends:
-        return max(end for end in ends if end is not None) - (container.start_time or 0) / 1_000_000
-    return container.duration / 1_000_000 if container.duration else None
-
-
-def _end(stream: AudioStream) -> float | None:
+def _end(container: InputContainer, stream: AudioStream) -> float | None:
+    """Where the stream is said to end, in seconds; only where it does not say, where the whole file does."""
     if stream.duration is None or stream.time_base is None:
-        return None
-    return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
+        return container.duration / 1_000_000 if container.duration else None
+    end = float(((stream.start_time or 0) + stream.duration) * stream.time_base)
+    return end - (container.start_time or 0) / 1_000_000

@@ -15,6 +15,12 @@ def test_a_clock_set_anew_is_a_mapping_and_not_hours_of_silence() -> None:
     assert hand.place(5.0, 1.0) == 7.0
 
 
+def test_hours_that_lie_within_the_stated_length_are_a_hole() -> None:
+    hand = Hand(Clock(stated=10_000.0))
+    assert [hand.place(time, 1.0) for time in (0.0, 9_999.0)] == [0.0, 9_999.0]
+    assert hand.place(80_000.0, 1.0) == 10_000.0
+
+
 def test_frames_without_a_time_follow_the_one_before() -> None:
     hand = Hand(Clock())
     assert [hand.place(time, 0.5) for time in (None, None, 4.0, None)] == [0.0, 0.5, 4.0, 4.5]

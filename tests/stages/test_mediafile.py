@@ -27,7 +27,6 @@ def half_of(path: Path, folder: Path) -> Path:
     "content",
     [
         pytest.param("Just text, named like music.", id="text"),
-        pytest.param("", id="empty"),
         pytest.param("#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{target}\n#EXT-X-ENDLIST\n", id="hls"),
         pytest.param("ffconcat version 1.0\nfile {target}\n", id="ffconcat"),
         pytest.param("v=0\no=- 0 0 IN IP4 127.0.0.1\nc=IN IP4 127.0.0.1\nm=audio 5004 RTP/AVP 0\n", id="sdp"),
@@ -44,6 +43,14 @@ async def test_what_is_not_media_or_names_other_files_is_refused(
     error = await refusal(claim, path)
     assert isinstance(error, MediaUnsupported)
     assert "not audio or video" in error.detail
+
+
+async def test_an_empty_file_is_called_empty(claim: Claim, tmp_path: Path) -> None:
+    path = tmp_path / "x.wav"
+    path.touch()
+    error = await refusal(claim, path)
+    assert isinstance(error, MediaUnsupported)
+    assert error.detail == "The file is empty."
 
 
 async def test_a_video_without_sound_is_refused(claim: Claim, tmp_path: Path) -> None:
