@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from pipeline.errors import JobError, MediaTooLarge, TrackNotFound
 from pipeline.jobs import JobRequest, TrackRequest
@@ -26,12 +26,14 @@ class TrackPlan:
     """A track to be. With an ``error`` it is broken before it was read.
 
     ``sides``: the two tracks it is instead if its channels turn out to be two people; each is decoded for itself.
+    ``notices``: what is to be known of it, should it be handed on.
     """
 
     track: Track
     feeds: tuple[Feed, ...] = ()
     error: JobError | None = None
     sides: tuple[TrackPlan, ...] = ()
+    notices: tuple[Notice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,15 +154,13 @@ def _select(request: JobRequest, streams: Sequence[_Stream]) -> Plan:
         raise stream.facts.error
     wish = _wishes(request).get(index)
     plan = stream.whole(wish) if channel is None else stream.channel(channel, wish)
-    return Plan((plan,), _unmatched(request, streams))
+    others = _unused(_wishes(request), set(range(len(places))) - {index}, f"only track {index} was selected")
+    return Plan((plan,), (*_unmatched(request, streams), *others))
 
 
 def _multitrack(request: JobRequest, streams: Sequence[_Stream]) -> Plan:
     plans = tuple(plan for stream in streams for plan in _tracks_of(stream, request, streams))
-    numbered = (
-        TrackPlan(plan.track.model_copy(update={"index": index}), plan.feeds, plan.error, plan.sides)
-        for index, plan in enumerate(plans)
-    )
+    numbered = (replace(plan, track=plan.track.model_copy(update={"index": index})) for index, plan in enumerate(plans))
     return Plan(tuple(numbered), _unmatched(request, streams))
 
 
@@ -171,17 +171,35 @@ def _tracks_of(stream: _Stream, request: JobRequest, streams: Sequence[_Stream])
         for channel in range(stream.facts.channels):
             yield stream.channel(channel, wishes.get(first + channel))
         return
-    wish = wishes.get(stream.number)
-    undecided = request.split_channels == "auto" and stream.facts.channels == 2 and stream.facts.error is None
-    if not undecided:
-        yield stream.whole(wish)
-    elif len(streams) > 1:
-        whole = stream.whole(wish)
-        yield TrackPlan(whole.track, whole.feeds, sides=(stream.side(0, wish), stream.side(1, wish)))
-    else:  # its channels were described; a description of one alone may as well mean the whole
-        whole = stream.whole(None if 1 in wishes else wish)
-        sides = stream.channel(0, wish), stream.channel(1, wishes.get(1))
-        yield TrackPlan(whole.track, whole.feeds, sides=sides)
+    whole = stream.whole(wishes.get(stream.number))
+    if request.split_channels == "never":
+        yield whole
+        return
+    alone, count = len(streams) == 1, stream.facts.channels
+    others = range(1, count if alone else 1)
+    notices = _unused(wishes, others, "all channels are one track, for which counts what was said of track 0")
+    if count > 2:
+        notices += (_mixed(whole.track, count),)
+    sides = _sides(stream, wishes, alone=alone) if count == 2 else ()
+    yield replace(whole, sides=sides, notices=notices)
+
+
+def _sides(stream: _Stream, wishes: Mapping[int, TrackRequest], *, alone: bool) -> tuple[TrackPlan, ...]:
+    """Of a stream that is ``alone`` the channels were described, each for itself, save for their place in time."""
+    first = wishes.get(stream.number)
+    if not alone:
+        return stream.side(0, first), stream.side(1, first)
+    second, offset = wishes.get(1, TrackRequest(index=1)), first.offset_seconds if first else 0.0
+    right = stream.channel(1, second.model_copy(update={"offset_seconds": offset}))
+    if second.offset_seconds not in (0.0, offset):
+        detail = "The offset given for track 1 is not used: two channels of one stream have that of track 0."
+        right = replace(right, notices=(Notice(code="track-not-found", track=right.track.id, detail=detail),))
+    return stream.channel(0, first), right
+
+
+def _mixed(track: Track, channels: int) -> Notice:
+    detail = f"Its {channels} channels are mixed; split_channels 'always' makes each a track."
+    return Notice(code="channels-mixed", track=track.id, detail=detail)
 
 
 def _wishes(request: JobRequest) -> Mapping[int, TrackRequest]:
@@ -193,6 +211,17 @@ def _places(streams: Sequence[_Stream], *, by_channel: bool) -> Sequence[tuple[_
     if by_channel:
         return [(stream, channel) for stream in streams for channel in range(stream.facts.channels)]
     return [(stream, None) for stream in streams]
+
+
+def _unused(wishes: Mapping[int, TrackRequest], indexes: Iterable[int], why: str) -> tuple[Notice, ...]:
+    """A warning for each of these tracks that was described."""
+    return tuple(
+        Notice(
+            code="track-not-found",
+            detail=f"The label, language or offset given for track {index} is not used: {why}.",
+        )
+        for index in sorted(wishes.keys() & indexes)
+    )
 
 
 def _unmatched(request: JobRequest, streams: Sequence[_Stream]) -> tuple[Notice, ...]:

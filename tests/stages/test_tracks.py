@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -89,7 +90,72 @@ def test_under_always_a_client_describes_channels() -> None:
 def test_under_auto_a_client_describes_the_channels_of_a_single_stream() -> None:
     found = plan(file(STEREO), tracks=[{"index": 0, "label": "agent"}, {"index": 1, "label": "customer"}])
     assert labels(found) == ["agent", "customer"]
-    assert found.tracks[0].track.label is None
+
+
+def test_what_is_said_of_the_first_channel_counts_for_a_stream_that_stays_whole_and_the_rest_is_a_warning() -> None:
+    wishes = [{"index": 0, "label": "agent", "language": "de"}, {"index": 1, "label": "customer"}]
+    [track] = plan(file(STEREO), tracks=wishes).tracks
+    assert (track.track.label, track.track.language) == ("agent", "de")
+    [notice] = track.notices
+    assert notice.code == "track-not-found"
+    assert "given for track 1 is not used" in notice.detail
+    assert [side.notices for side in track.sides] == [(), ()]
+
+
+@pytest.mark.parametrize("wishes", [[(0, 5.0)], [(0, 5.0), (1, 0.0)], [(0, 5.0), (1, 5.0)]])
+def test_the_channels_of_a_stream_lie_where_the_first_one_is_put(wishes: list[tuple[int, float]]) -> None:
+    tracks = [{"index": index, "offset_seconds": offset} for index, offset in wishes]
+    [track] = plan(file(STEREO), tracks=tracks).tracks
+    assert [part.feeds[0].offset for part in (track, *track.sides)] == [5.0, 5.0, 5.0]
+    assert [side.notices for side in track.sides] == [(), ()]
+
+
+def test_a_channel_that_is_to_lie_elsewhere_than_the_first_is_a_warning() -> None:
+    [track] = plan(file(STEREO), tracks=[{"index": 1, "offset_seconds": 3.0}]).tracks
+    assert [part.feeds[0].offset for part in (track, *track.sides)] == [0.0, 0.0, 0.0]
+    [notice] = track.sides[1].notices
+    assert (notice.code, notice.track) == ("track-not-found", "0:1")
+    assert notice.detail.startswith("The offset given for track 1 is not used")
+
+
+def test_under_always_each_channel_lies_where_its_own_offset_puts_it() -> None:
+    found = plan(file(STEREO), split_channels="always", tracks=[{"index": 1, "offset_seconds": 3.0}])
+    assert [track.feeds[0].offset for track in found.tracks] == [0.0, 3.0]
+
+
+def test_more_than_two_channels_are_mixed_under_auto_with_a_warning() -> None:
+    wishes = [{"index": index, "label": f"mic {index}"} for index in range(6)]
+    [track] = plan(file(SURROUND), tracks=wishes).tracks
+    assert track.track.label == "mic 0"
+    *unused, mixed = track.notices
+    assert [re.findall(r"given for track (\d) is not used", notice.detail) for notice in unused] == [
+        [str(index)] for index in range(1, 6)
+    ]
+    assert (mixed.code, mixed.track) == ("channels-mixed", "0:0")
+    assert "6 channels are mixed; split_channels 'always'" in mixed.detail
+
+
+def test_of_several_streams_each_description_is_used() -> None:
+    wishes = [{"index": index, "label": str(index)} for index in range(3)]
+    found = plan(file(STEREO, SURROUND, MONO), tracks=wishes)
+    assert [track.track.label for track in found.tracks] == ["0", "1", "2"]
+    assert [[notice.code for notice in track.notices] for track in found.tracks] == [[], ["channels-mixed"], []]
+    assert found.notices == ()
+
+
+def test_what_is_mixed_because_a_client_asked_for_it_is_no_warning() -> None:
+    [track] = plan(file(SURROUND), split_channels="never").tracks
+    assert track.notices == ()
+
+
+def test_descriptions_of_tracks_that_were_not_selected_are_a_warning() -> None:
+    wishes = [{"index": 0, "label": "a"}, {"index": 1, "label": "b"}, {"index": 7, "label": "c"}]
+    found = plan(file(MONO, MONO), processing_mode="select", track_index=1, tracks=wishes)
+    assert found.tracks[0].track.label == "b"
+    assert [notice.detail.partition(":")[0] for notice in found.notices] == [
+        "There is no track 7 for the label, language or offset given for it",
+        "The label, language or offset given for track 0 is not used",
+    ]
 
 
 def test_what_is_said_of_the_only_stream_alone_may_mean_the_whole() -> None:
