@@ -45,8 +45,8 @@ MOVES: Mapping[JobStatus, frozenset[JobStatus]] = {
 
 PRIORITIES: Mapping[str, int] = {"low": -1, "normal": 0, "high": 1}
 
-
-LONGEST_OFFSET = 86_400.0
+LONGEST_OFFSET = 43_200.0
+"""Seconds: half a day, as long as the longest recording that is taken unless settings say otherwise."""
 
 
 def _known_language(language: str) -> str:

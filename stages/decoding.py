@@ -22,7 +22,10 @@ log = structlog.get_logger()
 
 
 class Decoding:
-    """All files of one claim on their way into its spools, by one worker thread."""
+    """All files of one claim on their way into its spools, by one worker thread.
+
+    ``judged``: what is decoded is not yet what is handed on, and its length not the job's.
+    """
 
     def __init__(
         self,
@@ -33,10 +36,14 @@ class Decoding:
         *,
         notices: Iterable[Notice] = (),
         max_seconds: float,
+        judged: bool,
     ) -> None:
-        self._plans, self._max_seconds = plans, max_seconds
+        self._plans, self._max_seconds, self._judged = plans, max_seconds, judged
         self._files = {number: file for number, file in enumerate(files) if isinstance(file, MediaFile)}
-        self._mixes = [Mix(plan.track.id, spool, loan, plan.error) for plan, spool in zip(plans, spools, strict=True)]
+        self._mixes = [
+            Mix(plan.track.id, spool, loan, plan.error, list(plan.notices))
+            for plan, spool in zip(plans, spools, strict=True)
+        ]
         self._mixes[0].warnings += notices
         self._scope = anyio.CancelScope()
         self._stopped = anyio.Event()
@@ -44,7 +51,7 @@ class Decoding:
     async def run(self, claim: Claim, threads: CapacityLimiter) -> None:
         try:
             with self._scope, claim.holding(self._scope):
-                await to_thread.run_sync(self._decode, limiter=threads)
+                await to_thread.run_sync(self._decode, claim, limiter=threads)
         finally:
             self._stopped.set()
 
@@ -55,7 +62,7 @@ class Decoding:
         for mix in self._mixes:
             mix.spool.close()
 
-    def _decode(self) -> None:
+    def _decode(self, claim: Claim) -> None:
         error: JobError | None = None
         try:
             sources = {number: self._sources(number) for number in self._files}
@@ -66,12 +73,20 @@ class Decoding:
         except Exception as unforeseen:  # whatever it is, the spools' readers wait to be told
             log.exception("decoding-failed")
             error = _untold(unforeseen)
+        if not self._judged:
+            from_thread.run_sync(self._tell_length, claim)
         for mix in self._mixes:
             mix.finish(error)
 
+    def _tell_length(self, claim: Claim) -> None:
+        """Progress of the job: all that its tracks have, now that it is known, and before one is passed over whole."""
+        total = sum(mix.spool.seconds for mix in self._mixes)
+        claim.advance(claim.progress.stage, audio_seconds_total=round(total, 2))
+
     def _sources(self, number: int) -> dict[int, Source]:
         """Of one file, by the stream's number in it; streams that no track wants have no lines."""
-        clock, file = Clock(), self._files[number]
+        file = self._files[number]
+        clock = Clock(file.stated)
         sources = {stream.number: Source(Hand(clock), self._max_seconds) for stream in file.streams}
         for plan, mix in zip(self._plans, self._mixes, strict=True):
             for feed in plan.feeds:

@@ -52,12 +52,17 @@ class Mix:
     spool: Spool
     loan: Loan
     error: JobError | None = None
-    lines: list[Line] = field(default_factory=list)
     warnings: list[Notice] = field(default_factory=list)
+    lines: list[Line] = field(default_factory=list)
     _end: int = 0
 
     def put(self, start: int, samples: Samples) -> None:
-        """Add samples, shape (n,), from sample ``start`` on; what lies before time 0 is dropped."""
+        """Add samples, shape (n,), from sample ``start`` on; what lies before time 0 is dropped.
+
+        Nothing more is kept of a track that is broken.
+        """
+        if self.error:
+            return
         samples, start = samples[max(0, -start) :], max(0, start)
         if len(samples):
             end = max(self._end, start + len(samples))
@@ -116,6 +121,14 @@ class Line:
         self._resampler = self._resampler or AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
         self._put(self._resampler.resample(frame))
 
+    def check(self, end: float, most: float) -> None:
+        """Break the track where its offset takes what ends at ``end`` in the file beyond ``most`` seconds."""
+        if end + self.feed.offset > most:
+            self.mix.error = MediaTooLarge(
+                f"With its offset of {self.feed.offset:g} s the track is longer than {most:.0f} s, "
+                "the most that is taken here."
+            )
+
     def flush(self) -> None:
         """Write what the resampler holds back; what comes next may have another rate or place."""
         if self._resampler is not None:
@@ -159,8 +172,10 @@ class Source:
             )
             return
         start = self._hand.place(time, frame.samples / rate)
-        if self._hand.end + max(line.feed.offset for line in self.lines) > self._max_seconds:
+        if self._hand.end > self._max_seconds:
             raise MediaTooLarge(f"The recording is longer than {self._max_seconds:.0f} s, the most that is taken here.")
+        for line in self.lines:
+            line.check(self._hand.end, self._max_seconds)
         sound = channels(frame)
         if start < due:
             sound, start = sound[:, round((due - start) * rate) :], due

@@ -165,6 +165,37 @@ async def test_video_and_cover_art_are_passed_over(claim: Claim, tmp_path: Path)
     assert warnings == []
 
 
+@pytest.mark.parametrize("name", ["x.mkv", "x.mp4"])
+async def test_of_a_selected_stream_alone_the_length_is_told(claim: Claim, tmp_path: Path, name: str) -> None:
+    streams = [Stream([Part(0.0, tone(300, seconds=seconds))], codec="aac") for seconds in (9, 3)]
+    job = asking(claim, processing_mode="select", track_index=1)
+    async with demuxed(job, record(tmp_path / name, *streams)) as [track]:
+        await heard(track)
+        assert job.progress.audio_seconds_total == pytest.approx(3.0, abs=0.05)
+        assert job.progress.audio_seconds_total == round(track.spool.seconds, 2)
+
+
+async def test_a_broken_track_counts_as_long_as_it_was_heard(claim: Claim, tmp_path: Path) -> None:
+    good = Stream([Part(0.0, tone(300, seconds=3))])
+    path = record(tmp_path / "x.mkv", good, Stream(good.parts, codec="flac"))
+    path.write_bytes(path.read_bytes().replace(b"\xff\xf8", b"\0\0"))  # the mark that begins a FLAC frame
+    job = asking(claim, crosstalk="off")
+    async with demuxed(job, path) as tracks:
+        assert [len(await heard(track)) for track in tracks] == [3 * SAMPLE_RATE, 0]
+        assert tracks[1].spool.error
+        assert job.progress.audio_seconds_total == 3.0
+
+
+async def test_a_hole_of_hours_that_the_file_states_is_a_hole(claim: Claim, tmp_path: Path) -> None:
+    late = Part(9_000.0, clicks(9_000.5, seconds=1, rate=8_000, begins=9_000.0))
+    path = record(tmp_path / "x.mkv", Stream([Part(0.0, clicks(0.5, seconds=1, rate=8_000)), late], 8_000, "flac"))
+    async with demuxed(asking(claim, crosstalk="off"), path) as [track]:
+        await heard(track)
+        assert track.spool.seconds == pytest.approx(9_001.0, abs=0.001)
+        assert onsets(await track.spool.read(9_000 * SAMPLE_RATE, SAMPLE_RATE)) == pytest.approx([0.5], abs=0.001)
+        assert track.spool.warnings == ()
+
+
 async def test_a_recording_that_is_too_long_is_refused(claim: Claim, media: Path) -> None:
     async with demuxed(claim, media / "sonnet_p001.mp3", audio=AudioSettings(max_seconds=20)) as [track]:
         await heard(track)

@@ -103,6 +103,29 @@ async def test_dual_mono_is_one_track_and_a_duplicate(claim: Claim, tmp_path: Pa
         assert job.progress.audio_seconds_total == pytest.approx(24)
 
 
+async def test_dual_mono_stays_a_duplicate_whatever_offsets_it_is_given(
+    claim: Claim, tmp_path: Path, agent: Sound
+) -> None:
+    path = record(tmp_path / "dual.wav", stream(agent, agent))
+    job = asking(claim, tracks=[{"index": 0, "offset_seconds": 1.0}, {"index": 1, "offset_seconds": 3.0}])
+    async with demuxed(job, path) as tracks:
+        assert [audio.track.status for audio in tracks] == ["transcribed", "duplicate"]
+        assert [audio.spool.begins for audio in tracks] == [1.0, 1.0]
+        assert [notice.code for notice in tracks[1].spool.warnings] == ["track-not-found", "track-duplicate"]
+
+
+async def test_stereo_that_is_moved_is_still_one_track_and_tells_which_description_it_did_not_use(
+    claim: Claim, tmp_path: Path, agent: Sound
+) -> None:
+    path = record(tmp_path / "talk.wav", stream(agent, 0.5 * agent + tone(200, seconds=24, rate=16_000, level=0.05)))
+    tracks = [{"index": 0, "label": "talk"}, {"index": 1, "label": "other", "offset_seconds": 5.0}]
+    async with demuxed(asking(claim, tracks=tracks), path) as [audio]:
+        assert (audio.track.channel, audio.track.label, audio.spool.begins) == (None, "talk", 0.0)
+        [notice] = audio.spool.warnings
+        assert notice.code == "track-not-found"
+        assert notice.detail.startswith("The label, language or offset given for track 1 is not used")
+
+
 async def test_the_same_sound_in_two_streams_is_transcribed_once(
     claim: Claim, tmp_path: Path, agent: Sound, customer: Sound
 ) -> None:
@@ -156,6 +179,15 @@ async def test_a_file_that_cannot_be_opened_is_a_broken_track(
         assert [audio.track.metadata["file"] for audio in tracks] == ["0", "1", "2"]
 
 
+async def test_an_empty_file_among_good_ones_is_a_broken_track(claim: Claim, tmp_path: Path, agent: Sound) -> None:
+    good, empty = record(tmp_path / "good.wav", stream(agent)), tmp_path / "empty.wav"
+    empty.touch()
+    async with demuxed(asking(claim), good, empty) as [track, broken]:
+        assert track.spool.error is None
+        assert isinstance(broken.spool.error, MediaUnsupported)
+        assert broken.spool.error.detail == "File 1 is empty."
+
+
 async def test_where_no_file_can_be_opened_the_job_fails(claim: Claim, tmp_path: Path) -> None:
     texts = [tmp_path / "a.wav", tmp_path / "b.wav"]
     for path in texts:
@@ -188,6 +220,17 @@ async def test_files_lie_where_their_offsets_put_them(claim: Claim, tmp_path: Pa
         ]
         assert [audio.spool.begins for audio in tracks] == pytest.approx([0.0, 3.25, 0.0], abs=0.005)
         assert [audio.spool.seconds for audio in tracks] == pytest.approx([5.0, 8.25, 2.5], abs=0.005)
+
+
+async def test_an_offset_beyond_the_longest_recording_fails_its_track_alone(
+    claim: Claim, tmp_path: Path, agent: Sound, customer: Sound
+) -> None:
+    paths = [record(tmp_path / f"{n}.wav", stream(sound)) for n, sound in enumerate((agent, customer))]
+    job = asking(claim, tracks=[{"index": 1, "offset_seconds": 50.0}])
+    async with demuxed(job, *paths, audio=AudioSettings(max_seconds=60)) as tracks:
+        assert [type(audio.spool.error) for audio in tracks] == [type(None), MediaTooLarge]
+        assert "offset of 50 s the track is longer than 60 s" in str(tracks[1].spool.error)
+        assert tracks[1].spool.seconds <= 60
 
 
 async def test_with_nothing_to_judge_tracks_are_handed_on_while_they_grow(claim: Claim, tmp_path: Path) -> None:
