@@ -154,7 +154,8 @@ def _select(request: JobRequest, streams: Sequence[_Stream]) -> Plan:
         raise stream.facts.error
     wish = _wishes(request).get(index)
     plan = stream.whole(wish) if channel is None else stream.channel(channel, wish)
-    others = _unused(_wishes(request), set(range(len(places))) - {index}, f"only track {index} was selected")
+    there = range(_describable(request, streams))
+    others = _unused(_wishes(request), set(there) - {index}, f"only track {index} was selected")
     return Plan((plan,), (*_unmatched(request, streams), *others))
 
 
@@ -177,7 +178,7 @@ def _tracks_of(stream: _Stream, request: JobRequest, streams: Sequence[_Stream])
         return
     alone, count = len(streams) == 1, stream.facts.channels
     others = range(1, count if alone else 1)
-    notices = _unused(wishes, others, "all channels are one track, for which counts what was said of track 0")
+    notices = _unused(wishes, others, "all channels are one track, which has what was given for track 0")
     if count > 2:
         notices += (_mixed(whole.track, count),)
     sides = _sides(stream, wishes, alone=alone) if count == 2 else ()
@@ -185,7 +186,7 @@ def _tracks_of(stream: _Stream, request: JobRequest, streams: Sequence[_Stream])
 
 
 def _sides(stream: _Stream, wishes: Mapping[int, TrackRequest], *, alone: bool) -> tuple[TrackPlan, ...]:
-    """Of a stream that is ``alone`` the channels were described, each for itself, save for their place in time."""
+    """Of a stream that is ``alone`` each channel may be described, save for its place in time: they will be compared."""
     first = wishes.get(stream.number)
     if not alone:
         return stream.side(0, first), stream.side(1, first)
@@ -213,6 +214,12 @@ def _places(streams: Sequence[_Stream], *, by_channel: bool) -> Sequence[tuple[_
     return [(stream, None) for stream in streams]
 
 
+def _describable(request: JobRequest, streams: Sequence[_Stream]) -> int:
+    """How many tracks a request could describe."""
+    split = request.split_channels
+    return len(_places(streams, by_channel=split == "always" or (split == "auto" and len(streams) == 1)))
+
+
 def _unused(wishes: Mapping[int, TrackRequest], indexes: Iterable[int], why: str) -> tuple[Notice, ...]:
     """A warning for each of these tracks that was described."""
     return tuple(
@@ -226,8 +233,7 @@ def _unused(wishes: Mapping[int, TrackRequest], indexes: Iterable[int], why: str
 
 def _unmatched(request: JobRequest, streams: Sequence[_Stream]) -> tuple[Notice, ...]:
     """A warning for each of the request's tracks that is not there."""
-    split = request.split_channels
-    count = len(_places(streams, by_channel=split == "always" or (split == "auto" and len(streams) == 1)))
+    count = _describable(request, streams)
     return tuple(
         Notice(
             code="track-not-found",

@@ -148,6 +148,14 @@ def test_what_is_mixed_because_a_client_asked_for_it_is_no_warning() -> None:
     assert track.notices == ()
 
 
+def test_of_a_stream_that_is_selected_whole_the_description_of_its_other_channel_is_a_warning() -> None:
+    found = plan(file(STEREO), processing_mode="select", track_index=0, tracks=[{"index": 1, "label": "b"}])
+    assert found.tracks[0].track.label is None
+    assert [notice.detail for notice in found.notices] == [
+        "The label, language or offset given for track 1 is not used: only track 0 was selected."
+    ]
+
+
 def test_descriptions_of_tracks_that_were_not_selected_are_a_warning() -> None:
     wishes = [{"index": 0, "label": "a"}, {"index": 1, "label": "b"}, {"index": 7, "label": "c"}]
     found = plan(file(MONO, MONO), processing_mode="select", track_index=1, tracks=wishes)
