@@ -70,7 +70,7 @@ def test_every_warning_is_a_line_on_standard_error(
     surplus, *others = ran.stderr.splitlines()
     assert surplus.startswith("antiphon: There is no track 3 for the label")
     assert others == [
-        "antiphon: track 1:0: The file is not audio or video in a format that can be read here.",
+        "antiphon: track 1:0: File 1 is not audio or video in a format that can be read here.",
         "antiphon: track 2:0: Nothing was said on this track.",
     ]
 

@@ -8,13 +8,17 @@ from pathlib import Path
 import anyio
 import numpy as np
 import pytest
+from anyio import from_thread
 
 from pipeline.claim import Claim, Why
 from pipeline.errors import MediaCorrupt, MediaTooLarge, MediaUnsupported
 from pipeline.settings import AudioSettings
+from stages.channels import Pair, compare
 from stages.demuxer import Demuxer
+from stages.likeness import Heard
 from stages.messages import Media, TrackAudio
 from stages.spool import BYTES_PER_SECOND, SAMPLE_RATE
+from stages.voice import threads as voice_threads
 from tests.stages.hearing import asking, demuxed, heard, onsets, refusal
 from tests.stages.making import Part, Sound, Stream, clicks, record, sound_of, tone
 from tests.stages.waiting import until
@@ -231,6 +235,21 @@ async def test_an_offset_beyond_the_longest_recording_fails_its_track_alone(
         assert [type(audio.spool.error) for audio in tracks] == [type(None), MediaTooLarge]
         assert "offset of 50 s the track is longer than 60 s" in str(tracks[1].spool.error)
         assert tracks[1].spool.seconds <= 60
+
+
+async def test_while_channels_are_compared_no_thread_of_the_speech_detector_is_taken(
+    claim: Claim, tmp_path: Path, agent: Sound, customer: Sound, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int] = []
+
+    def watched(left: Heard, right: Heard) -> Pair:
+        taken.append(from_thread.run_sync(lambda: voice_threads().borrowed_tokens))
+        return compare(left, right)
+
+    monkeypatch.setattr("stages.judging.compare", watched)
+    async with demuxed(asking(claim), record(tmp_path / "call.wav", stream(agent, customer))) as tracks:
+        assert len(tracks) == 2
+    assert taken == [0]
 
 
 async def test_with_nothing_to_judge_tracks_are_handed_on_while_they_grow(claim: Claim, tmp_path: Path) -> None:
