@@ -49,9 +49,10 @@ ROOM: Final = 10  # frames of silence that stay with own words
 def find(tracks: Sequence[Heard]) -> Mapping[str, tuple[Bleed, ...]]:
     """Where each track, by its id, has only others' voices: in order, never overlapping, within its speech.
 
-    Blocks, for a second or two an hour of each track: for a worker thread, where it can be cancelled.
+    Blocks, an hour of a track for a second, or three where there are eight: for a worker thread, where it can be
+    cancelled.
     """
-    echoes = echoes_of(compare(tracks))
+    echoes = echoes_of(tracks, compare(tracks))
     halo = 2 + max((round(np.max(np.abs(echo.likeness.lags)) / FRAME) for echo in echoes), default=0)
     verdicts = [_Verdict(heard, [other.track for other in tracks]) for heard in tracks]
     for start in range(0, samples_of(tracks) if echoes else 0, FRAMES * FRAME):
