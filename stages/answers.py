@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import chain, groupby
 from statistics import fmean
 
 from anyio.lowlevel import checkpoint
@@ -19,10 +19,14 @@ from stages.spool import SAMPLE_RATE, Region
 from stages.turns import utterances
 from stages.windows import SpeechWindow
 
+Answer = tuple[SpeechWindow, Draft | WindowError]
+
 
 @dataclass(slots=True)
 class Answers:
     """What is known of one track so far; answers are given in any order and read in the order of the windows.
+
+    A window that was heard in pieces has an answer for each of them.
 
     Of its bleed, ``left_out`` is kept from the engine, and ``marked`` is told of in what the engine said.
     """
@@ -33,7 +37,7 @@ class Answers:
     marked: tuple[Bleed, ...] = ()
     language_probability: float | None = None
     windows: list[SpeechWindow] = field(default_factory=list)
-    given: dict[int, Draft | WindowError] = field(default_factory=dict)
+    given: dict[int, Sequence[Answer]] = field(default_factory=dict)
 
     def settle_language(self, answer: Draft | WindowError) -> None:
         """The first window in which something was said speaks for the track; silence says nothing."""
@@ -48,15 +52,16 @@ class Answers:
             self._track(segments, error), segments, self._warnings(segments, error), self.item.of, error
         )
 
+    def _in_order(self) -> Iterator[Answer]:
+        return chain.from_iterable(self.given[n] for n in range(len(self.windows)))
+
     def _drafts(self) -> Iterator[tuple[SpeechWindow, Draft]]:
-        for n, window in enumerate(self.windows):
-            answer = self.given[n]
+        for window, answer in self._in_order():
             if isinstance(answer, Draft):
                 yield window, answer
 
     def _error(self) -> JobError | None:
-        answers = (self.given[n] for n in range(len(self.windows)))
-        broken = [answer for answer in answers if isinstance(answer, WindowError)]
+        broken = [answer for _, answer in self._in_order() if isinstance(answer, WindowError)]
         if not broken:
             return None
         which = f"{len(broken)} of {len(self.windows)} windows" if len(self.windows) > 1 else "Its only window"

@@ -19,6 +19,7 @@ from stages.spool import SAMPLE_RATE, Region, Spool
 from stages.voice import BLOCK_FRAMES, FRAME, HALO_FRAMES, Floats, Silero, threads
 
 PAD_FRAMES: Final = 10  # 0.32 s: soft onsets and endings that the model scores low
+PAD_SECONDS: Final = PAD_FRAMES * FRAME / SAMPLE_RATE
 MIN_SILENCE_FRAMES: Final = 2 * PAD_FRAMES  # so that the pads of two regions may touch but never overlap
 MIN_SPEECH_FRAMES: Final = 6  # 0.19 s: a short "yes" stays, a click goes
 MARGIN: Final = 0.15  # speech ends this far below the threshold at which it begins (Silero's own default)

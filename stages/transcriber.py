@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -13,11 +14,12 @@ from pipeline.claim import Claim
 from pipeline.jobs import JobRequest
 from pipeline.settings import AudioSettings
 from pipeline.stage import Map
-from stages.answers import Answers, passed_on
+from stages.answers import Answer, Answers, passed_on
 from stages.bleed import own_speech, whose
-from stages.engines import Options, Window
+from stages.engines import Draft, Options, Window, WindowError
 from stages.engines.room import ModelRoom
 from stages.messages import TrackAudio, TrackTranscript
+from stages.missed import apart, missed
 from stages.speech import regions
 from stages.spool import Region
 from stages.windows import SpeechWindow, windows
@@ -53,8 +55,7 @@ class Transcriber(Map[TrackAudio, TrackTranscript]):
                 answers.windows.append(window)
                 options = _options(claim.job.request, answers.language)
                 if answers.language is None and not whose(window.regions, answers.marked):
-                    await self._ask(claim, answers, n, options)
-                    answers.settle_language(answers.given[n])
+                    answers.settle_language(await self._ask(claim, answers, n, options))
                     continue
                 await places.acquire()
                 group.start_soon(self._ask, claim, answers, n, options, places)
@@ -67,16 +68,31 @@ class Transcriber(Map[TrackAudio, TrackTranscript]):
 
     async def _ask(
         self, claim: Claim, answers: Answers, n: int, options: Options, place: Semaphore | None = None
-    ) -> None:
-        window, item = answers.windows[n], answers.item
-
-        async def read() -> Window:
-            return Window(await window.samples(item.spool, answers.left_out), options)
-
-        answers.given[n] = await self._room.ask(read)
-        _advance(claim, item, window.passed)
+    ) -> Draft | WindowError:
+        window = answers.windows[n]
+        answer = await self._hear(window, answers, options)
+        answers.given[n] = ((window, answer),)
+        if isinstance(answer, Draft) and missed(window, answer):
+            answers.given[n] = await self._hear_apart(window, answer, answers, options)
+        _advance(claim, answers.item, window.passed)
         if place:
             place.release()
+        return answer
+
+    async def _hear(self, window: SpeechWindow, answers: Answers, options: Options) -> Draft | WindowError:
+        async def read() -> Window:
+            return Window(await window.samples(answers.item.spool, answers.left_out), options)
+
+        return await self._room.ask(read)
+
+    async def _hear_apart(
+        self, window: SpeechWindow, whole: Draft, answers: Answers, options: Options
+    ) -> Sequence[Answer]:
+        """The pieces of a window each for itself, if that tells more than the window as a whole did."""
+        options = replace(options, language=whole.language)
+        parts = [(piece, await self._hear(piece, answers, options)) for piece in apart(window)]
+        words = sum(len(part.words) for _, part in parts if isinstance(part, Draft))
+        return parts if words > len(whole.words) else ((window, whole),)
 
 
 async def _each(found: Iterable[Region]) -> AsyncGenerator[Region, None]:

@@ -59,16 +59,13 @@ class SpeechWindow:
             sounds.append(sound)
         return floats(np.concatenate(sounds))
 
-    def to_track(self, seconds: float) -> float:
-        """Where a time of this window lies on the track. A seam between pieces belongs to the later one."""
-        return self._within(self._piece_at(seconds), seconds)
-
     def span(self, start: float, end: float) -> tuple[float, float]:
         """A word of this window on the track: kept whole, in the piece that holds its middle."""
-        piece = self._piece_at((start + end) / 2)
+        piece = self.piece_at((start + end) / 2)
         return self._within(piece, start), self._within(piece, end)
 
-    def _piece_at(self, seconds: float) -> Piece:
+    def piece_at(self, seconds: float) -> Piece:
+        """Which one a time of this window lies in. A seam between two belongs to the later one."""
         return self.pieces[max(0, bisect_right(self.pieces, seconds, key=lambda piece: piece.window_start) - 1)]
 
     @staticmethod

@@ -68,7 +68,9 @@ async def test_whatever_times_an_engine_gives_words_are_in_order_inside_segment_
 ) -> None:
     audio = await spooled(tmp_path / "t", quilter, pause(60), quilter, begins=begins)
     heard = await transcribed(
-        Claim(make_job()), Scripted(draft(*drawn)), replace(audio, bleed=bleeds(gaps_and_lengths))
+        Claim(make_job()),
+        Scripted(draft(*drawn), SILENCE, SILENCE),  # heard in pieces, nothing more is told
+        replace(audio, bleed=bleeds(gaps_and_lengths)),
     )
     words = [word for segment in heard.segments for word in segment.words or ()]
     ends = round(heard.track.start_offset + heard.track.duration, 3)

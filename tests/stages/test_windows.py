@@ -223,11 +223,11 @@ def test_times_of_a_window_lie_on_the_track_in_order_and_inside_its_pieces(
 ) -> None:
     for window in packed(regions):
         told = SpeechWindow(window, pieces := laid_out(window))
-        mapped = [told.to_track(time) for time in times]
+        mapped = [told.span(time, time)[0] for time in times]
         assert mapped == sorted(mapped)
         for time in mapped:
             assert any(p.track_start <= time <= p.track_start + p.seconds for p in pieces)
-        assert all(told.to_track(piece.window_start) == pytest.approx(piece.track_start) for piece in pieces)
+        assert [told.piece_at(piece.window_start) for piece in pieces] == list(pieces)
         assert told.passed == pytest.approx(window[-1].end / SAMPLE_RATE)
 
 
