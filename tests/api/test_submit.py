@@ -103,6 +103,16 @@ async def test_what_is_wrong_is_pointed_at(
     assert all(error["detail"].endswith(".") and "Input" not in error["detail"] for error in body["errors"])
 
 
+async def test_bounds_are_told_as_whole_numbers(submit: Callable[..., Any]) -> None:
+    beyond = [{"index": 0, "offset_seconds": seconds} for seconds in (1e6, -1e6)]
+    body = await (await submit(processing_mode="multitrack", tracks=[*beyond, {"index": 10**6}])).get_json()
+    assert [error["detail"] for error in body["errors"]] == [
+        "This must be at most 43200.",
+        "This must be at least -43200.",
+        "This must be at most 10000.",
+    ]
+
+
 @pytest.mark.parametrize(
     ("asked", "pointer"),
     [
