@@ -186,7 +186,7 @@ def _tracks_of(stream: _Stream, request: JobRequest, streams: Sequence[_Stream])
 
 
 def _sides(stream: _Stream, wishes: Mapping[int, TrackRequest], *, alone: bool) -> tuple[TrackPlan, ...]:
-    """Of a stream that is ``alone`` each channel may be described, save for its place in time: they will be compared."""
+    """Of a stream that is ``alone`` each channel may be described, save for its place in time: the two are compared."""
     first = wishes.get(stream.number)
     if not alone:
         return stream.side(0, first), stream.side(1, first)

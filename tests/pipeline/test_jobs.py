@@ -39,6 +39,7 @@ def test_ended_jobs_have_no_further_moves() -> None:
         {"processing_mode": "multitrack", "tracks": [{"index": 0, "language": "tlh"}]},
         {"processing_mode": "multitrack", "tracks": [{"index": 0, "label": ""}]},
         {"processing_mode": "multitrack", "tracks": [{"index": 0, "offset_seconds": float("inf")}]},
+        {"processing_mode": "multitrack", "tracks": [{"index": 0, "offset_seconds": 43_200.5}]},
     ],
 )
 def test_a_request_that_makes_no_sense_is_refused(wrong: dict[str, object]) -> None:
