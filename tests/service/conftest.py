@@ -8,8 +8,20 @@ from pathlib import Path
 import pytest
 from anyio.from_thread import start_blocking_portal
 
+from pipeline.errors import ConfigError
+from pipeline.settings import EngineSettings
+from stages.engines import weights
 from tests.service.installation import Installation, Service
 from tests.stages.web import Web, serving
+
+
+@pytest.fixture(scope="session")
+def base_model() -> None:
+    """For tests that listen to the real model."""
+    try:
+        weights.find("base", EngineSettings())
+    except ConfigError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ COMMAND: Final = str(Path(sys.executable).with_name("antiphon"))
 # Far above what anything here takes, also on a busy machine.
 PATIENCE: Final = 30.0
 POLL_SECONDS: Final = 0.02
+WHISPER: Final = {"ENGINE__BACKEND": "faster_whisper", "ENGINE__MODEL": "base"}
 SPOKEN: Final = "The quick brown fox jumps over the lazy dog."
 
 Found = TypeVar("Found")

@@ -10,28 +10,17 @@ from typing import Any
 
 import pytest
 
-from pipeline.errors import ConfigError
-from pipeline.settings import EngineSettings
-from stages.engines import weights
 from tests.conversation import CALLER, GUEST, HOST, RECORDING, VOICES, Voice, stream
-from tests.service.installation import Installation, Service
+from tests.service.installation import WHISPER, Installation, Service
 from tests.stages.making import Stream, record
 
-pytestmark = [pytest.mark.postgres, pytest.mark.weights]
+pytestmark = [pytest.mark.postgres, pytest.mark.weights, pytest.mark.usefixtures("base_model")]
 
-SETTINGS = {"ENGINE__BACKEND": "faster_whisper", "ENGINE__MODEL": "base"}
+SETTINGS = WHISPER
 README = Path(__file__).parents[2] / "README.md"
 LABELS = [{"index": index, "label": voice.name} for index, voice in enumerate(VOICES)]
 # A clip may begin and end with so much silence.
 AROUND_SECONDS = 0.6
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _model() -> None:
-    try:
-        weights.find("base", EngineSettings())
-    except ConfigError as error:
-        pytest.skip(str(error))
 
 
 def port(service: Service) -> str:

@@ -10,30 +10,19 @@ import av
 import numpy as np
 import pytest
 
-from pipeline.errors import ConfigError
-from pipeline.settings import EngineSettings
-from stages.engines import weights
-from tests.service.installation import Installation, Service
+from tests.service.installation import WHISPER, Installation, Service
 from tests.stages.making import Part, Stream, record, tone
 from tests.stages.web import Web, answer
 
-pytestmark = [pytest.mark.postgres, pytest.mark.weights]
+pytestmark = [pytest.mark.postgres, pytest.mark.weights, pytest.mark.usefixtures("base_model")]
 
-SETTINGS = {"ENGINE__BACKEND": "faster_whisper", "ENGINE__MODEL": "base"}
+SETTINGS = WHISPER
 SONNET = ("fairest creatures", "might never die")
 CLIPS = {
     "jfk.flac": ("my fellow americans", "ask not what your country can do for you"),
     **dict.fromkeys(("sonnet_clip.mp3", "sonnet_clip.mp4", "sonnet_clip.ogg", "sonnet_clip.webm"), SONNET),
 }
 RATE = 16_000
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _model() -> None:
-    try:
-        weights.find("base", EngineSettings())
-    except ConfigError as error:
-        pytest.skip(str(error))
 
 
 def heard(service: Service, job_id: str) -> tuple[dict[str, Any], str]:
