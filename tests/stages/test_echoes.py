@@ -72,9 +72,27 @@ def test_beside_a_mix_people_in_one_room_keep_their_words_too(
 
 
 def test_who_alone_speaks_in_a_room_full_of_microphones_is_no_mix(tmp_path: Path, spoken: list[Sound]) -> None:
-    outcome = told(meeting(Room(bleed=-10, seconds=60, silent=(1, 2)), spoken, seed=11), tmp_path)
+    outcome = told(meeting(Room(bleed=-6, seconds=60, gains=0, silent=(1, 2)), spoken, seed=11), tmp_path)
     assert outcome.lost == 0
     assert outcome.found >= 0.95 * outcome.doubled > 100
+
+
+def test_who_is_heard_now_on_one_and_now_on_another_track_is_no_mix_where_most_is_on_none(
+    tmp_path: Path, spoken: list[Sound]
+) -> None:
+    """Microphones that are open for a moment each."""
+    talk, noise = np.concatenate(spoken), np.random.default_rng(3)
+    sounds, words = [talk], [words_of(talk)]
+    for opened in (5 * SAMPLE_RATE, 25 * SAMPLE_RATE):
+        closed = 1e-4 * noise.standard_normal(len(talk))
+        heard = slice(opened, opened + 8 * SAMPLE_RATE)
+        closed[heard] += 0.5 * talk[heard]
+        sounds.append(closed)
+        words.append([(start, end) for start, end in words[0] if heard.start <= start < end <= heard.stop])
+    tracks = [(sound * 32767).astype(np.int16) for sound in sounds]
+    outcome = told(Meeting(tracks, [[words[0], [], []], [words[1], [], []], [words[2], [], []]]), tmp_path)
+    assert outcome.lost == 0
+    assert outcome.found >= 0.95 * outcome.doubled > 20
 
 
 def test_who_hears_two_callers_and_comes_back_on_the_line_of_one_is_no_mix(tmp_path: Path, spoken: list[Sound]) -> None:
