@@ -38,7 +38,6 @@ class Transcriber(Map[TrackAudio, TrackTranscript]):
     async def handle(self, claim: Claim, item: TrackAudio) -> TrackTranscript:
         """Errors of the audio and of the engine make the track a failed one; only the Interleaver fails the job."""
         if item.track.duplicate_of:
-            _advance(claim, item, item.spool.seconds)
             return passed_on(item)
         _advance(claim, item, 0.0)
         answers = _none_yet(item, claim.job.request)

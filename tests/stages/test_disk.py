@@ -24,12 +24,13 @@ async def test_it_is_lent_in_order_of_arrival_even_where_a_later_one_would_fit()
     disk, served = Disk(100), list[str]()
 
     async def borrow(name: str, count: int) -> None:
-        await disk.borrow(count)
+        loan = await disk.borrow(count)
         served.append(name)
+        loan.give_back()
 
     first = await disk.borrow(60)
     async with anyio.create_task_group() as group:
-        for name, count in (("large", 90), ("small", 10)):
+        for name, count in (("large", 90), ("small", 20)):
             group.start_soon(borrow, name, count)
             await anyio.wait_all_tasks_blocked()
         assert served == []
