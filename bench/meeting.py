@@ -24,7 +24,7 @@ from bench import RECORDINGS
 Sound = NDArray[np.float32]
 
 RATE: Final = 16_000
-OVERLAP: Final = 0.1  # of the shorter of two turns, where others take the floor
+OVERLAP: Final = 0.3  # of the shorter of two turns; with the silence at their ends, a tenth of all speech
 PAUSE: Final = RATE // 2  # between two turns on one track
 LOUDNESS: Final = 10 ** (-24 / 20)  # RMS of a turn
 HUSH: Final = 10 ** (-66 / 20)  # RMS of the noise of each microphone

@@ -63,7 +63,7 @@ async def test_members_that_a_newer_replica_has_written_are_passed_over(
             newer = json.loads(document, object_hook=lambda found: {**found, "newer": 1} if found else found)
             await admin.execute(f"UPDATE antiphon.{table} SET {column} = $1", json.dumps(newer))
 
-    waiting = await submit(store, tracks=[{"index": 0, "label": "agent"}])
+    waiting = await submit(store, processing_mode="multitrack", tracks=[{"index": 0, "label": "agent"}])
     await rewrite("jobs", "request", "secrets", "progress")
     taken = await claim(store)
     assert (taken.job.id, taken.job.request) == (waiting.id, waiting.request)
