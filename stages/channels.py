@@ -15,10 +15,10 @@ from anyio import from_thread
 from numpy.typing import NDArray
 
 from stages import likeness
-from stages.likeness import Heard
+from stages.likeness import Heard, stretch_of
 from stages.speech import MIN_SPEECH_FRAMES
 from stages.spool import SAMPLE_RATE, Region, Spool
-from stages.voice import FRAME, GATE_LEVEL, Floats, floats
+from stages.voice import FRAME, GATE_LEVEL, Floats
 
 BLOCK: Final = 32 * SAMPLE_RATE
 
@@ -112,7 +112,7 @@ def _frames(left: Spool, right: Spool, speech: Sequence[Region]) -> Iterator[tup
         for start in range(region.start, region.end - FRAME + 1, BLOCK):
             from_thread.check_cancelled()
             count = (min(BLOCK, region.end - start)) // FRAME * FRAME
-            one, other = (_stretch(spool, start, count).reshape(-1, FRAME) for spool in (left, right))
+            one, other = (stretch_of(spool, start, count).reshape(-1, FRAME) for spool in (left, right))
             yield np.stack([_power(one), _power(other)], axis=1), np.mean(one * other, axis=1)
 
 
@@ -122,7 +122,7 @@ def _likely(spools: Sequence[Spool]) -> NDArray[np.bool_]:
     for block in range(_blocks(spools)):
         from_thread.check_cancelled()
         for track, spool in enumerate(spools):
-            seconds = _stretch(spool, block * BLOCK, BLOCK).reshape(-1, SAMPLE_RATE)
+            seconds = stretch_of(spool, block * BLOCK, BLOCK).reshape(-1, SAMPLE_RATE)
             levels[block * len(seconds) : (block + 1) * len(seconds), track] = np.sqrt(_power(seconds))
     gram = levels.T @ levels
     norms = np.sqrt(np.diag(gram))
@@ -143,11 +143,11 @@ def _same(one: Spool, other: Spool) -> bool:
     for block in range(_blocks((one, other))):
         from_thread.check_cancelled()
         start = block * BLOCK
-        sound = _stretch(one, start, BLOCK)
+        sound = stretch_of(one, start, BLOCK)
         if fit is None and _audible(sound):
-            fit = _fitted(sound, _stretch(other, start, BLOCK))
+            fit = _fitted(sound, stretch_of(other, start, BLOCK))
         lag, sign = (fit.lag, fit.sign) if fit else (0, 1)
-        if not _alike(sound, sign * _stretch(other, start + lag, BLOCK)):
+        if not _alike(sound, sign * stretch_of(other, start + lag, BLOCK)):
             return False
     return fit is not None
 
@@ -179,12 +179,3 @@ def _power(rows: Floats) -> Floats:
 def _blocks(spools: Sequence[Spool]) -> int:
     longest = max((round(spool.seconds * SAMPLE_RATE) for spool in spools), default=0)
     return -(-longest // BLOCK)
-
-
-def _stretch(spool: Spool, start: int, count: int) -> Floats:
-    """Samples ``start`` … ``start + count``, with silence before the track's begin and behind its end."""
-    sound = np.zeros(count, np.float32)
-    skipped = max(0, -start)
-    there = floats(spool.stretch(start + skipped, count - skipped))
-    sound[skipped : skipped + len(there)] = there
-    return sound

@@ -19,12 +19,12 @@ from pipeline.settings import AudioSettings
 from pipeline.transcript import Notice, Track
 from stages.channels import Pair, compare, duplicates
 from stages.crosstalk import Heard, find
+from stages.likeness import stretch_of
 from stages.messages import Bleed, TrackAudio
 from stages.mixing import mean
 from stages.speech import regions
 from stages.spool import SAMPLE_RATE, Region, Spool
 from stages.tracks import TrackPlan, check_count
-from stages.voice import floats
 
 MIXED_SECONDS: Final = 60  # of a stereo stream put together at once
 
@@ -158,10 +158,7 @@ def _mix(left: Spool, right: Spool, whole: Spool) -> None:
     for at in range(start, end, MIXED_SECONDS * SAMPLE_RATE):
         from_thread.check_cancelled()
         count = min(MIXED_SECONDS * SAMPLE_RATE, end - at)
-        sides = np.zeros((2, count), np.float32)
-        for side, spool in zip(sides, (left, right), strict=True):
-            samples = spool.stretch(at, count)
-            side[: len(samples)] = floats(samples)
+        sides = np.stack([stretch_of(spool, at, count) for spool in (left, right)])
         whole.mix(at, np.round(mean(sides, SAMPLE_RATE) * (1 << 15)).astype(np.int16))
     whole.finish(warnings=left.warnings)  # the other side's are of the same stream
     left.erase()
