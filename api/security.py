@@ -32,7 +32,7 @@ class TokenReader:
     def __init__(self, settings: AuthSettings) -> None:
         self._key = _key(settings)
         self._claim_path = settings.tenant_claim.split(".")
-        # a clock with fractions, which it compares as well, though typed for whole seconds: a token is good as it begins
+        # a clock with fractions, though typed for whole seconds: a token is good in the very moment it begins
         self._rules = JWTClaimsRegistry(time.time, settings.leeway_seconds, **_checked(settings))  # type: ignore[arg-type]
 
     def tenant(self, authorization: str | None) -> Tenant:
