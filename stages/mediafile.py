@@ -154,7 +154,8 @@ class MediaFile:
         """libav begins Opus of 8 to 24 kHz in Matroska up to 32 ms late: it counts its delay at the wrong rate."""
         if first.pts is None or first.time_base is None:
             return self._said_zero
-        return min(self._said_zero, float(first.pts * first.time_base))
+        # In MP4 the same mistake leaves some of the delay before time 0, where it is to be cut.
+        return min(self._said_zero, max(0.0, float(first.pts * first.time_base)))
 
     def _missing(self, end: float) -> str | None:
         said = self.declared or 0.0

@@ -29,6 +29,7 @@ from tests.stages.making import Part, Stream, clicks, film, record, resampled, s
         ("late.mkv", "aac", (48_000, 44_100), 0.005),
         ("late.mkv", "libopus", (48_000, 48_000), 0.005),
         ("late.webm", "libopus", (8_000, 16_000), 0.005),
+        ("late.mp4", "libopus", (8_000, 16_000), 0.005),
         ("late.mkv", "flac", (8_000, 44_100), 0.005),
         ("late.mp4", "aac", (44_100, 16_000), 0.005),
         ("late.mp4", "libmp3lame", (48_000, 44_100), 0.005),
