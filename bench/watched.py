@@ -64,6 +64,12 @@ class Watched:
         finally:
             self.batches.append(Batch(start, perf_counter(), len(batch)))
 
+    def unload(self) -> None:
+        self._engine.unload()
+
+    def reload(self) -> None:
+        self._engine.reload()
+
     def close(self) -> None:
         self._engine.close()
 

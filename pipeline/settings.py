@@ -87,16 +87,32 @@ class AudioSettings(Section):
 
 
 class EngineSettings(Section):
-    backend: Literal["faster_whisper", "mock"] = "faster_whisper"
+    backend: Literal["auto", "faster_whisper", "openai_whisper", "whisper_cpp", "mock"] = Field(
+        "auto", description="auto: faster_whisper; on a Mac whisper_cpp, if it is installed."
+    )
     model: str = Field("base", description="A name from `antiphon weights list`, or a path; for the mock a script.")
     model_dir: Path = Field(default_factory=lambda: user_cache_path("antiphon") / "models")
     offline: bool = Field(False, description="Never ask the network for weights.")
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    compute_type: str = Field("auto", description="int8 on a CPU, float16 on CUDA; any that CTranslate2 knows.")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        "auto", description="cuda is also ROCm's name, where PyTorch has it; mps is Metal."
+    )
+    compute_type: str = Field(
+        "auto", description="faster_whisper: int8 on a CPU, float16 on CUDA, or what CTranslate2 knows."
+    )
     threads: int = Field(0, ge=0, description="Lanes of one thread on a CPU; 0: one a core.")
     max_batch: int = Field(0, ge=0, description="Windows in one run; 0: what the engine suggests.")
+    isolation: Literal["thread", "process"] = Field(
+        "thread", description="process: a lane is a child process, whose crash costs its batch and nothing else."
+    )
     stall_seconds: Positive = Field(600.0, description="A batch that takes longer makes /livez fail.")
     memory_limit: Count = Field(GIB, description="Bytes of prepared windows waiting or running.")
+    keep_freed_memory: bool = Field(
+        True,
+        description="Beside glibc, on a CPU: a third less time for encoding, for some hundred MB until it is idle.",
+    )
+    idle_unload_seconds: float = Field(
+        0.0, ge=0, description="The model leaves memory after so long without work; 0: never."
+    )
 
 
 class AuthSettings(Section):

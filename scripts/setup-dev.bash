@@ -11,9 +11,7 @@ Makes .venv in this clone: Antiphon as an editable install with the embedded Pos
 development tools. Run it again whenever you like: it does nothing while pyproject.toml,
 scripts/constraints.txt and Python are the same. To begin from nothing: rm -rf .venv
 
-  --runtime   only what the service needs, no development tools
-
-PyTorch is not installed: only the engine openai_whisper needs it (extra "torch").
+  --runtime   only what the service needs: no development tools, and of the engines faster_whisper alone
 HELP
 }
 
@@ -68,7 +66,7 @@ rm -f .venv/stamp
 if [[ $tools == dev ]]; then
     echo "Installing Antiphon and the development tools, about a minute the first time …"
     pip install pip==25.3
-    pip install -c scripts/constraints.txt -e '.[embedded]' --group dev
+    pip install -c scripts/constraints.txt -e '.[embedded,torch,whisper-cpp]' --group dev
 else
     echo "Installing Antiphon, about a minute the first time …"
     pip install pip==25.3

@@ -17,7 +17,7 @@ from pipeline.stage import Map
 from stages.answers import Answer, Answers, passed_on
 from stages.bleed import own_speech, whose
 from stages.engines import Draft, Options, Window, WindowError
-from stages.engines.room import ModelRoom
+from stages.engines.room import Asker, ModelRoom
 from stages.messages import TrackAudio, TrackTranscript
 from stages.missed import apart, missed
 from stages.speech import regions
@@ -69,27 +69,29 @@ class Transcriber(Map[TrackAudio, TrackTranscript]):
         self, claim: Claim, answers: Answers, n: int, options: Options, place: Semaphore | None = None
     ) -> Draft | WindowError:
         window = answers.windows[n]
-        answer = await self._hear(window, answers, options)
+        answer = await self._hear(claim, window, answers, options)
         answers.given[n] = ((window, answer),)
         if isinstance(answer, Draft) and missed(window, answer):
-            answers.given[n] = await self._hear_apart(window, answer, answers, options)
+            answers.given[n] = await self._hear_apart(claim, window, answer, answers, options)
         _advance(claim, answers.item, window.passed)
         if place:
             place.release()
         return answer
 
-    async def _hear(self, window: SpeechWindow, answers: Answers, options: Options) -> Draft | WindowError:
+    async def _hear(
+        self, claim: Claim, window: SpeechWindow, answers: Answers, options: Options
+    ) -> Draft | WindowError:
         async def read() -> Window:
             return Window(await window.samples(answers.item.spool, answers.left_out), options)
 
-        return await self._room.ask(read)
+        return await self._room.ask(read, Asker.of(claim, answers.item.track.id))
 
     async def _hear_apart(
-        self, window: SpeechWindow, whole: Draft, answers: Answers, options: Options
+        self, claim: Claim, window: SpeechWindow, whole: Draft, answers: Answers, options: Options
     ) -> Sequence[Answer]:
         """The pieces of a window each for itself, if that tells more than the window as a whole did."""
         options = replace(options, language=whole.language)
-        parts = [(piece, await self._hear(piece, answers, options)) for piece in apart(window)]
+        parts = [(piece, await self._hear(claim, piece, answers, options)) for piece in apart(window)]
         words = sum(len(part.words) for _, part in parts if isinstance(part, Draft))
         return parts if words > len(whole.words) else ((window, whole),)
 

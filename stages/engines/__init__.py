@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pipeline.errors import ConfigError
 from pipeline.settings import EngineSettings
 from pipeline.transcript import EngineInfo
+from stages.engines.backend import INSTALL, choose_backend
 
 CancelFlag = threading.Event
 """Set when nobody waits for the batch any more; an engine that can stop in the middle looks at it."""
@@ -21,13 +22,25 @@ CancelFlag = threading.Event
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How a window is to be decoded. ``language`` ``None``: detect it."""
+    """How a window is to be decoded. ``language`` ``None``: detect it.
+
+    ``temperature`` above 0 asks for another reading of a window whose first one failed its checks: the further from 0,
+    the less like the first. What is read depends on the window and its options alone, so an engine draws samples only
+    where it can seed them by the window; else it decodes in another way that draws none.
+
+    ``before`` is what was said just before the window, which helps to go on in the same way; an engine takes as much of
+    its end as it has room for, behind all of ``prompt``.
+
+    ``short``: the encoder may be given less than 30 s, by a model that was measured to hear as well; others ignore it.
+    """
 
     language: str | None = None
     task: Literal["transcribe", "translate"] = "transcribe"
     prompt: str | None = None
+    before: str | None = None
     beam: int = 5
     temperature: float = 0.0
+    short: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,7 +69,8 @@ class DraftWord:
 class Draft:
     """What an engine heard in one window. No speech: no words, and ``text`` empty. Fields it cannot give are None.
 
-    From an engine that gives no times of words: ``text`` alone.
+    From an engine that gives no times of words: ``text`` alone. ``cut``: the engine's limit of tokens came before the
+    end of what was said.
     """
 
     text: str
@@ -67,6 +81,7 @@ class Draft:
     no_speech_prob: float | None
     compression_ratio: float | None
     temperature: float | None = 0.0
+    cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +109,14 @@ class Capabilities:
     bytes_per_item: int
 
 
+class BatchTooBig(Exception):
+    """The device has no memory for so many windows at once; fewer may fit."""
+
+
+class LaneLost(Exception):
+    """The process of a lane ended or hung. Its batch is not done; the lane is back before its next one."""
+
+
 class Engine(Protocol):
     """Never called from the event loop; each lane calls ``run`` from a thread of its own, others ``prepare``.
 
@@ -116,10 +139,17 @@ class Engine(Protocol):
         """Expected engine seconds."""
 
     def run(self, batch: Sequence[Any], cancel: CancelFlag) -> Sequence[Draft | WindowError]:
-        """One result an item, in order. Raises ``EngineLost`` when the device is gone; other errors are the batch's."""
+        """One result an item, in order. Raises ``EngineLost`` when the device is gone, ``BatchTooBig``, ``LaneLost``;
+        other errors are the batch's."""
+
+    def unload(self) -> None:
+        """Take the model out of memory until ``reload``. Nothing runs meanwhile; ``prepare`` still works."""
+
+    def reload(self) -> None:
+        """Bring the model back; takes as long as loading it. Raises ``EngineLost`` when it cannot be had any more."""
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Give the memory back, for good."""
 
 
 def load(settings: EngineSettings) -> Engine:
@@ -127,9 +157,12 @@ def load(settings: EngineSettings) -> Engine:
 
     Takes seconds and may download: call it from a thread. Raises ``ConfigError`` with one sentence on what to do.
     """
+    backend = choose_backend(settings.backend)
+    chosen = settings.model_copy(update={"backend": backend})
     try:
-        return cast("Engine", import_module(f"stages.engines.{settings.backend}").load(settings))
+        return cast("Engine", import_module(f"stages.engines.{backend}").load(chosen))
     except ImportError as error:
         raise ConfigError(
-            f"ENGINE__BACKEND={settings.backend} needs the package {error.name!r}, which is not installed."
+            f"ENGINE__BACKEND={backend} needs the package {error.name!r}, which is not installed; "
+            f"{INSTALL.get(backend, 'install it')}, or set another ENGINE__BACKEND."
         ) from error

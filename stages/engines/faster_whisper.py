@@ -24,6 +24,7 @@ from pipeline.settings import EngineSettings, cores
 from pipeline.transcript import EngineInfo
 from stages.engines import CancelFlag, Capabilities, Draft, DraftWord, Options, Window, WindowError, weights
 from stages.engines.allocator import give_back_freed_memory, keep_freed_memory
+from stages.engines.checks import compression_ratio, is_silence
 from stages.engines.device import choose_device, choose_precision, watched, with_nice_threads
 from stages.engines.words import APPENDED, PREPENDED, Aligned, timed
 
@@ -40,10 +41,6 @@ FRAMES = 3000  # of 10 ms: the 30 s that Whisper's encoder takes
 HOP = 160  # samples a frame
 TAIL = 800  # samples of silence behind the speech: enough for frames that hear nothing else
 MAX_TOKENS = 448  # positions of Whisper's decoder, prompt included
-
-# openai/whisper, transcribe.py: no_speech_threshold, logprob_threshold
-NO_SPEECH = 0.6
-LOGPROB = -1.0
 
 # Base in int8 on one core: a window's encoding, and a second of speech decoded. For other models the ratio holds.
 ENCODE_SECONDS = 0.65
@@ -164,9 +161,15 @@ class FasterWhisper:
                 results[place] = draft
         return results
 
-    def close(self) -> None:
+    def unload(self) -> None:
         self._model.unload_model()
         give_back_freed_memory()
+
+    def reload(self) -> None:
+        self._model.load_model()
+
+    def close(self) -> None:
+        self.unload()
 
     def _hear(self, items: Sequence[Prepared], cancel: CancelFlag) -> Sequence[Draft | WindowError]:
         with watched():
@@ -254,10 +257,8 @@ class FasterWhisper:
         return words
 
     def _draft(self, spoken: Spoken, decoded: Decoded, words: tuple[DraftWord, ...]) -> Draft:
-        from faster_whisper.transcribe import get_compression_ratio
-
-        heard = decoded.no_speech_prob <= NO_SPEECH or decoded.avg_logprob > LOGPROB
-        text = self._whisper.hf_tokenizer.decode(decoded.tokens).strip() if heard else ""
+        silent = is_silence(decoded.no_speech_prob, decoded.avg_logprob)
+        text = "" if silent else self._whisper.hf_tokenizer.decode(decoded.tokens).strip()
         return Draft(
             text=text,
             words=words if text else (),
@@ -265,7 +266,7 @@ class FasterWhisper:
             language_probability=spoken.probability,
             avg_logprob=decoded.avg_logprob,
             no_speech_prob=decoded.no_speech_prob,
-            compression_ratio=get_compression_ratio(text) if text else None,
+            compression_ratio=compression_ratio(text) if text else None,
         )
 
     def _flaw(self, window: Window) -> str | None:

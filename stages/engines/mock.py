@@ -6,6 +6,8 @@ whose prompt contains its mark; a prompt is all that reaches an engine from a jo
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -29,13 +31,13 @@ class Fault(BaseModel):
     """What befalls windows with ``mark`` in their prompt, the first ``times`` times; 0: always.
 
     ``window``: that window fails. ``batch``: ``run`` raises. ``lost``: it raises ``EngineLost``. ``hang``: it returns
-    only when the batch is cancelled.
+    only when the batch is cancelled. ``crash``: the process ends at once, as by a fault in native code.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     mark: str = Field(min_length=1)
-    kind: Literal["window", "batch", "lost", "hang"]
+    kind: Literal["window", "batch", "lost", "hang", "crash"]
     times: int = Field(0, ge=0)
 
 
@@ -111,6 +113,8 @@ class MockEngine:
     def run(self, batch: Sequence[Prepared], cancel: CancelFlag) -> Sequence[Draft | WindowError]:
         faults = [self._fault(item) for item in batch]
         kinds = {fault.kind for fault in faults if fault}
+        if "crash" in kinds:
+            os.kill(os.getpid(), signal.SIGKILL)
         if "hang" in kinds:
             cancel.wait()
         if "lost" in kinds:
@@ -122,6 +126,12 @@ class MockEngine:
             WindowError("The script of the mock engine says that this window fails.") if fault else self._draft(item)
             for item, fault in zip(batch, faults, strict=True)
         ]
+
+    def unload(self) -> None:
+        """There is no model."""
+
+    def reload(self) -> None:
+        """Nor need it come back."""
 
     def close(self) -> None:
         """There is no memory to give back."""

@@ -14,15 +14,34 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequen
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import UUID
 
 import anyio
 import structlog
 from anyio import CapacityLimiter, Semaphore, current_time, to_thread
 
+from pipeline.claim import Claim
 from pipeline.errors import EngineLost
+from pipeline.jobs import PRIORITIES, Tenant
 from stages.engines import CancelFlag, Draft, Engine, Window, WindowError
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """On whose behalf a window is asked for. ``weight``: the tenant's share beside that of others."""
+
+    tenant: Tenant
+    job: UUID
+    track: str
+    priority: int = 0
+    weight: float = 1.0
+
+    @classmethod
+    def of(cls, claim: Claim, track: str) -> Asker:
+        job = claim.job
+        return cls(job.tenant, job.id, track, PRIORITIES[job.request.priority])
 
 
 @dataclass(slots=True, eq=False)
@@ -57,7 +76,14 @@ class RoomStatistics:
 class ModelRoom:
     """Answers while it is ``open``. ``jobs``, ``tracks``, ``windows_per_track``: how many of each may be in flight."""
 
-    def __init__(self, engine: Engine, *, memory_limit: int, jobs: int, tracks_per_job: int) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        memory_limit: int,
+        jobs: int,
+        tracks_per_job: int,
+    ) -> None:
         self.engine = engine
         self.jobs = jobs
         self.tracks = jobs * tracks_per_job
@@ -91,7 +117,7 @@ class ModelRoom:
             yield
             group.cancel_scope.cancel()
 
-    async def ask(self, window: Window | Callable[[], Awaitable[Window]]) -> Draft | WindowError:
+    async def ask(self, window: Window | Callable[[], Awaitable[Window]], asker: Asker) -> Draft | WindowError:
         """What the engine hears in ``window``; an error of that window is a value. Waits while the room is full.
 
         A window that is still to be read is read when there is room for it: what waits holds no samples.

@@ -19,6 +19,7 @@ from stages.engines import CancelFlag, Draft, Options, Window, WindowError
 from stages.engines.mock import Fault, MockEngine, Prepared, Script
 from stages.engines.room import ModelRoom
 from tests.conformance.engine_suite import hear
+from tests.stages.asking import ACME
 from tests.stages.waiting import at_mock_time, until
 
 LINES = tuple(f"Line {n}." for n in range(1000))
@@ -70,7 +71,7 @@ class Crowd:
         self.answers: dict[int, Draft | WindowError] = {}
 
     async def ask(self, place: int, asked: Window) -> None:
-        self.answers[place] = await self.room.ask(asked)
+        self.answers[place] = await self.room.ask(asked, ACME)
         self.engine.answered += 1
 
     async def behind_a_shut_gate(self, windows: Sequence[Window]) -> None:
@@ -97,7 +98,7 @@ def test_a_window_that_is_alone_is_heard_at_once() -> None:
         room = room_of(Watched())
         async with room.open():
             began = current_time()
-            await room.ask(window())
+            await room.ask(window(), ACME)
             assert current_time() == began
 
     at_mock_time(main)
@@ -118,7 +119,7 @@ async def test_windows_that_are_asked_for_together_share_the_first_batch(windows
     room = room_of(engine)
     async with room.open(), anyio.create_task_group() as group:
         for n in range(windows):
-            group.start_soon(room.ask, window(n))
+            group.start_soon(room.ask, window(n), ACME)
     assert engine.sizes == sizes
 
 
@@ -147,8 +148,8 @@ async def test_idle_lanes_share_what_is_there() -> None:
     async with room.open():
         for _ in range(100):
             async with anyio.create_task_group() as group:
-                group.start_soon(room.ask, window(0))
-                group.start_soon(room.ask, window(1))
+                group.start_soon(room.ask, window(0), ACME)
+                group.start_soon(room.ask, window(1), ACME)
     assert engine.sizes == [1] * 200
 
 
@@ -179,8 +180,8 @@ async def test_a_window_alone_that_breaks_is_not_done_again() -> None:
     engine = Watched()
     room = room_of(engine)
     async with room.open():
-        assert isinstance(await room.ask(window(prompt="batch")), WindowError)
-        assert isinstance(await room.ask(window()), Draft)
+        assert isinstance(await room.ask(window(prompt="batch"), ACME), WindowError)
+        assert isinstance(await room.ask(window(), ACME), Draft)
     assert engine.sizes == [1, 1]
 
 
@@ -209,11 +210,11 @@ async def test_a_batch_that_nobody_waits_for_is_told_to_stop_and_its_places_are_
     async with room.open():
         for hung in range(1, 4):
             async with anyio.create_task_group() as group:
-                group.start_soon(room.ask, window(prompt="hang"))
+                group.start_soon(room.ask, window(prompt="hang"), ACME)
                 await until(lambda: len(engine.batches) == hung)  # noqa: B023  # awaited before the loop goes on
                 group.cancel_scope.cancel()
         with anyio.fail_after(10):
-            assert isinstance(await room.ask(window()), Draft)
+            assert isinstance(await room.ask(window(), ACME), Draft)
 
 
 async def test_a_batch_goes_on_as_long_as_one_waits_for_it() -> None:
@@ -223,11 +224,11 @@ async def test_a_batch_goes_on_as_long_as_one_waits_for_it() -> None:
 
     async def ask_under(scope: CancelScope, asked: Window) -> None:
         with scope:
-            await room.ask(asked)
+            await room.ask(asked, ACME)
 
     async with room.open(), anyio.create_task_group() as group:
         engine.gate.clear()
-        group.start_soon(room.ask, window())
+        group.start_soon(room.ask, window(), ACME)
         await until(lambda: engine.sizes == [1])
         group.start_soon(ask_under, first, window(1, prompt="hang"))
         group.start_soon(ask_under, second, window(2, prompt="hang"))
@@ -245,10 +246,10 @@ async def test_a_window_that_nobody_waits_for_does_not_reach_the_engine() -> Non
     room = room_of(engine)
     async with room.open(), anyio.create_task_group() as group:
         engine.gate.clear()
-        group.start_soon(room.ask, window())
+        group.start_soon(room.ask, window(), ACME)
         await until(lambda: engine.sizes == [1])
         async with anyio.create_task_group() as fickle:
-            fickle.start_soon(room.ask, window(1))
+            fickle.start_soon(room.ask, window(1), ACME)
             await until(lambda: room.statistics().ready == 1)
             fickle.cancel_scope.cancel()
         assert room.statistics().ready == 0
@@ -282,7 +283,7 @@ async def test_a_window_that_is_still_to_be_read_is_read_when_there_is_room_for_
             read.append(place)
             return window(place)
 
-        answers[place] = await room.ask(reading)
+        answers[place] = await room.ask(reading, ACME)
 
     async with room.open(), anyio.create_task_group() as group:
         engine.gate.clear()
@@ -334,7 +335,7 @@ async def test_a_window_that_cannot_be_prepared_is_that_windows_error(logs: list
 
     room = room_of(Picky())
     async with room.open():
-        answer = await room.ask(window())
+        answer = await room.ask(window(), ACME)
     assert isinstance(answer, WindowError)
     assert [log["event"] for log in logs] == ["engine-failed"]
 
@@ -345,7 +346,7 @@ async def test_the_room_tells_how_long_its_oldest_batch_has_run() -> None:
     room = room_of(engine)
     async with room.open(), anyio.create_task_group() as asking:
         assert room.longest_batch() == 0
-        asking.start_soon(room.ask, window())
+        asking.start_soon(room.ask, window(), ACME)
         await until(lambda: room.longest_batch() > 0)
         engine.gate.set()
     assert room.longest_batch() == 0

@@ -22,6 +22,7 @@ from stages.messages import Bleed
 from stages.spool import SAMPLE_RATE
 from stages.transcriber import Transcriber
 from stages.voice import floats
+from tests.stages.asking import ACME
 from tests.stages.transcribing import (
     DAMAGE,
     SILENCE,
@@ -202,7 +203,7 @@ async def test_windows_of_two_tracks_share_a_batch(claim: Claim, tmp_path: Path,
     room = room_of(Watched(Script(max_batch=4)))
     stage = Transcriber(room, AudioSettings())
     async with stage.running(), anyio.create_task_group() as group:
-        group.start_soon(room.ask, Window(floats(pause(1)), Options(language="en")))
+        group.start_soon(room.ask, Window(floats(pause(1)), Options(language="en")), ACME)
         await until(lambda: bool(batches))
         for language in ("de", "fr"):
             track = known(await spooled(tmp_path / language, sonnets), id=language, language=language)
