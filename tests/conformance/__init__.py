@@ -2,4 +2,6 @@
 
 import pytest
 
-pytest.register_assert_rewrite("tests.conformance.store_suite")
+pytest.register_assert_rewrite(
+    "tests.conformance.store_suite", "tests.conformance.engine_suite", "tests.conformance.whisper_suite"
+)
