@@ -3,6 +3,7 @@
     POST /v1/jobs                    Submissions    requests · bodies
     GET  /v1/jobs/{id}               read_job       schemas
     GET  /v1/jobs/{id}/transcript    read_transcript
+    GET  /v1/engine                  EngineDesk
     GET  /livez  /readyz             Health
     GET  /metrics                    metrics
     GET  /openapi.json               openapi
@@ -12,9 +13,12 @@ Around every route: ``middleware`` (request id, tenant by ``security``, log) and
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from quart import Quart
 
 from api.bodies import PacedConnection, PacedRequest
+from api.engine import EngineDesk, EngineState
 from api.health import Health
 from api.jobs import Submissions, read_job
 from api.metrics import metrics
@@ -30,8 +34,13 @@ from pipeline.store import Store
 __all__ = ["EngineFacts", "Health", "create_app"]
 
 
-def create_app(store: Store, settings: Settings, *, engine: EngineFacts, health: Health) -> Quart:
-    """Needs ``settings.auth.secret``. Raises ``ConfigError`` when tokens could not be verified with it."""
+def create_app(
+    store: Store, settings: Settings, *, engine: EngineFacts, look: Callable[[], EngineState], health: Health
+) -> Quart:
+    """Needs ``settings.auth.secret``. ``look``: how the engine is now; called on the event loop.
+
+    Raises ``ConfigError`` when tokens could not be verified with that secret.
+    """
     # no file is served from anywhere, so Quart need not look for any, which would block the loop
     app = Quart(__name__, static_folder=None, root_path="/", instance_path="/")
     app.asgi_http_class, app.request_class = PacedConnection, PacedRequest
@@ -46,6 +55,7 @@ def create_app(store: Store, settings: Settings, *, engine: EngineFacts, health:
     app.post("/v1/jobs")(Submissions(settings, engine).submit_job)
     app.get("/v1/jobs/<uuid:job_id>")(read_job)
     app.get("/v1/jobs/<uuid:job_id>/transcript")(read_transcript)
+    app.get("/v1/engine")(EngineDesk(look, health).read_engine)
     app.get("/livez")(health.livez)
     app.get("/readyz")(health.readyz)
     app.get("/metrics")(metrics)

@@ -30,7 +30,7 @@ class Health:
         self._alive = alive
         self._asking = anyio.Lock()
         self._asked_at = float("-inf")
-        self._reachable = False
+        self._database: str | None = None
 
     async def livez(self) -> Response:
         if not self._alive():
@@ -45,24 +45,24 @@ class Health:
     async def failing(self) -> tuple[str, ...]:
         """Names of the checks that do not hold."""
         wrong = [name for name, holds in self._checks.items() if not holds()]
-        if not await self._database_reachable():
+        if await self.database() is None:
             wrong.append("database")
         return tuple(wrong)
 
-    async def _database_reachable(self) -> bool:
+    async def database(self) -> str | None:
+        """Its name and version, or ``None`` while it cannot be reached."""
         async with self._asking:
             if anyio.current_time() - self._asked_at >= PING_EVERY:
-                self._reachable = await self._ping()
+                self._database = await self._ping()
                 self._asked_at = anyio.current_time()
-            return self._reachable
+            return self._database
 
-    async def _ping(self) -> bool:
+    async def _ping(self) -> str | None:
         try:
             with anyio.fail_after(PING_SECONDS):
-                await self._store.ping()
+                return await self._store.ping()
         except (Unavailable, TimeoutError):
-            return False
-        return True
+            return None
 
 
 def _fine() -> Response:

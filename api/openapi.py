@@ -15,6 +15,7 @@ from pydantic.json_schema import models_json_schema
 from quart import Quart, Response
 from werkzeug.routing import Rule
 
+from api.engine import EngineView
 from api.problems import CONTENT_TYPE
 from api.schemas import JobView, ProblemView
 from api.transcripts import FORMS
@@ -42,6 +43,7 @@ MODELS: Final[Sequence[tuple[type[BaseModel], Literal["validation", "serializati
     (JobRequest, "validation"),
     (JobView, "serialization"),
     (Transcript, "serialization"),
+    (EngineView, "serialization"),
     (ProblemView, "serialization"),
 )
 
@@ -190,6 +192,11 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
                 _parameter("query", "track", {"type": "string", "description": "The id of the one track to keep."}),
             ]
         },
+    ),
+    "read_engine": Operation(
+        "The engine of the replica that answers: what it is, what it can, and how busy it is.",
+        {"application/json": {"schema": _ref(EngineView)}},
+        errors=_TENANTS,
     ),
     "livez": Operation("Whether this process lives.", _STATUS, errors=(EngineUnavailable,)),
     "readyz": Operation("Whether this replica takes requests.", _STATUS, errors=(EngineUnavailable,)),

@@ -34,7 +34,7 @@ def describe(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--format", choices=list(FORMS), default="text")
     parser.add_argument("--language", help="spoken language, such as en; default: detected, on each track")
-    parser.add_argument("--quality", choices=["fast", "balanced"], default="balanced")
+    parser.add_argument("--quality", choices=["fast", "balanced", "accurate"], default="balanced")
     parser.add_argument("--prompt", help="names and words to expect")
     parser.add_argument("--words", action="store_true", help="times of single words, in json")
     parser.add_argument("--once", action="store_true", help="in this process alone: no server, no database")

@@ -34,6 +34,7 @@ class EngineFacts:
 
     translate: bool
     words: bool
+    prompt: bool
     languages: frozenset[str]
     model: str
 
@@ -94,7 +95,6 @@ def _refusal(kind: type[Refusal], errors: Sequence[Pointed]) -> Refusal:
 
 # What the contract promises and this version cannot do: the values it honours, and what to say of others.
 _HONOURED: Final[Mapping[str, tuple[tuple[object, ...], str]]] = {
-    "quality": (("fast", "balanced"), "This version knows fast and balanced."),
     "callback_url": ((None,), "This version sends no webhooks; ask for the job instead."),
     "retention_seconds": ((None,), "This version keeps jobs until they are deleted; leave it out."),
 }
@@ -116,6 +116,8 @@ def _beyond_the_model(request: JobRequest, engine: EngineFacts) -> Iterator[Poin
         yield Pointed("/target_language", f"The model {engine.model} cannot translate.")
     if request.word_timestamps and not engine.words:
         yield Pointed("/word_timestamps", f"The model {engine.model} gives no times of words.")
+    if request.prompt and not engine.prompt:
+        yield Pointed("/prompt", f"The model {engine.model} takes no prompt.")
 
 
 def _languages(request: JobRequest) -> Iterator[tuple[str, str]]:

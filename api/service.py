@@ -13,7 +13,9 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from functools import partial
+from importlib.metadata import version
 
 import anyio
 import structlog
@@ -24,6 +26,7 @@ from hypercorn.config import Config
 from quart import Quart
 
 from api import EngineFacts, Health, create_app
+from api.engine import CapabilitiesView, EngineState, RoomView, StageView
 from pipeline.chain import Chain
 from pipeline.errors import ConfigError
 from pipeline.settings import Settings
@@ -65,25 +68,36 @@ class Service:
                 room, telemetry = new_room(self.engine, self.settings), Telemetry()
                 line = chain(store.queue(), room, self.settings, telemetry)
                 _measure(telemetry, room, line)
-                app = self._app(store, room)
+                app = self._app(store, room, line)
                 try:
                     async with anyio.create_task_group() as group:
                         await group.start(self._run_chain, line)
                         group.start_soon(self._answer, app, door)
                         group.start_soon(self._wind_down, line)
-                        log.info("service-ready", address=address, **self.engine.info.model_dump())
+                        self._tell_ready(address)
                         task_status.started(address)
                 finally:
                     telemetry.close()
                     self.ended.set()
 
-    def _app(self, store: Store, room: ModelRoom) -> Quart:
+    def _tell_ready(self, address: str) -> None:
+        isolation = self.settings.engine.isolation
+        log.info("service-ready", address=address, isolation=isolation, **self.engine.info.model_dump())
+
+    def _app(self, store: Store, room: ModelRoom, line: Chain[Transcript]) -> Quart:
         can = self.engine.capabilities
-        facts = EngineFacts(can.translate, can.words, can.languages, self.engine.info.model)
+        facts = EngineFacts(
+            translate=can.translate,
+            words=can.words,
+            prompt=can.prompt,
+            languages=can.languages,
+            model=self.engine.info.model,
+        )
         checks = {"stages": lambda: not self._chain_over.is_set(), "draining": lambda: not self._ending.is_set()}
         stall = self.settings.engine.stall_seconds
         health = Health(store, checks=checks, alive=lambda: room.longest_batch() < stall)
-        return create_app(store, self.settings, engine=facts, health=health)
+        look = partial(engine_state, room, line, self.settings, version("antiphon"), datetime.now(UTC))
+        return create_app(store, self.settings, engine=facts, look=look, health=health)
 
     async def _run_chain(self, line: Chain[Transcript], *, task_status: TaskStatus[None]) -> None:
         try:
@@ -141,6 +155,37 @@ def new_room(engine: Engine, settings: Settings) -> ModelRoom:
         memory_limit=settings.engine.memory_limit,
         jobs=settings.queue.jobs_in_flight,
         tracks_per_job=settings.audio.max_tracks,
+    )
+
+
+def engine_state(
+    room: ModelRoom, line: Chain[Transcript], settings: Settings, release: str, started: datetime
+) -> EngineState:
+    """``release``: Antiphon's version. ``started``: when the model was loaded for the first time."""
+    info, can, now = room.engine.info, room.engine.capabilities, room.statistics()
+    return EngineState(
+        backend=info.backend,
+        model=info.model,
+        device=info.device,
+        compute_type=info.compute_type,
+        library_version=info.version,
+        isolation=settings.engine.isolation,
+        capabilities=CapabilitiesView(
+            languages=tuple(sorted(can.languages)),
+            words=can.words,
+            translate=can.translate,
+            prompt=can.prompt,
+            batch=can.max_batch,
+            lanes=can.lanes,
+            cancellable=can.cancellable,
+        ),
+        loaded_since=started,
+        room=RoomView(ready=now.ready, batches=now.batches, windows=now.windows, busy_seconds=now.busy_seconds),
+        stages=tuple(
+            StageView(stage=one.stage, waiting=one.waiting, active=one.active, workers=one.workers)
+            for one in line.statistics()
+        ),
+        version=release,
     )
 
 

@@ -126,5 +126,5 @@ class Store(Protocol):
 
     def queue(self) -> JobQueue: ...
 
-    async def ping(self) -> None:
-        """Raises ``Unavailable`` when the store cannot be reached."""
+    async def ping(self) -> str:
+        """What it runs on, with its version. Raises ``Unavailable`` when it cannot be reached."""

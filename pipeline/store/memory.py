@@ -80,8 +80,9 @@ class MemoryStore:
     def queue(self) -> MemoryJobQueue:
         return MemoryJobQueue(self)
 
-    async def ping(self) -> None:
+    async def ping(self) -> str:
         await checkpoint()
+        return "memory"
 
     def ring(self) -> None:
         self._news.set()

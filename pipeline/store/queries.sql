@@ -9,7 +9,8 @@
 SELECT set_config('role', $1, true), set_config('app.tenant_id', $2, true), set_config('synchronous_commit', $3, true);
 
 -- name: ping
-SELECT 1;
+-- Some builds tell more behind the version.
+SELECT split_part(current_setting('server_version'), ' ', 1);
 
 -- name: ring
 SELECT pg_notify('antiphon_work', '');

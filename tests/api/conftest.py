@@ -9,10 +9,9 @@ import pytest
 from pydantic import SecretStr
 from quart import Quart
 
-from api import Health, create_app
 from pipeline.settings import AudioSettings, AuthSettings, DownloadSettings, HttpSettings, Settings
 from pipeline.store.memory import MemoryStore
-from tests.api.visiting import FACTS, SECRET, URL, Client, bearer
+from tests.api.visiting import SECRET, URL, Client, bearer, door
 
 
 @pytest.fixture
@@ -37,7 +36,7 @@ def settings() -> Settings:
 
 @pytest.fixture
 def app(store: MemoryStore, settings: Settings) -> Quart:
-    return create_app(store, settings, engine=FACTS, health=Health(store, checks={}))
+    return door(store, settings)
 
 
 @pytest.fixture

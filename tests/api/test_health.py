@@ -2,13 +2,12 @@ from __future__ import annotations
 
 import anyio
 import pytest
-from quart import Quart
 
-from api import Health, create_app
+from api import Health
 from pipeline.settings import Settings
 from pipeline.store import Unavailable
 from pipeline.store.memory import MemoryStore
-from tests.api.visiting import FACTS
+from tests.api.visiting import door
 
 
 class Flaky(MemoryStore):
@@ -19,21 +18,17 @@ class Flaky(MemoryStore):
         self.away = False
         self.pings = 0
 
-    async def ping(self) -> None:
+    async def ping(self) -> str:
         self.pings += 1
         if self.away:
             raise Unavailable
-        await super().ping()
-
-
-def visit(store: MemoryStore, settings: Settings, health: Health) -> Quart:
-    return create_app(store, settings, engine=FACTS, health=health)
+        return await super().ping()
 
 
 async def test_ready_while_every_check_holds_and_else_names_what_does_not(settings: Settings) -> None:
     store, state = MemoryStore(), {"model": True, "serving": True}
     checks = {name: lambda name=name: state[name] for name in state}
-    client = visit(store, settings, Health(store, checks=checks)).test_client()
+    client = door(store, settings, health=Health(store, checks=checks)).test_client()
     assert (await client.get("/readyz")).status_code == 200
     state["model"] = False
     answer = await client.get("/readyz")
@@ -46,7 +41,7 @@ async def test_ready_while_every_check_holds_and_else_names_what_does_not(settin
 async def test_a_lost_database_is_not_ready_and_still_alive(settings: Settings) -> None:
     store = Flaky()
     store.away = True
-    client = visit(store, settings, Health(store, checks={})).test_client()
+    client = door(store, settings).test_client()
     assert "database" in (await (await client.get("/readyz")).get_json())["detail"]
     assert (await client.get("/livez")).status_code == 200
 
@@ -62,8 +57,9 @@ async def test_many_probes_are_one_ping(settings: Settings) -> None:
 
 async def test_a_database_that_hangs_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
     class Hanging(MemoryStore):
-        async def ping(self) -> None:
+        async def ping(self) -> str:
             await anyio.sleep_forever()
+            raise AssertionError  # nobody wakes it
 
     monkeypatch.setattr("api.health.PING_SECONDS", 0.01)
     assert await Health(Hanging(), checks={}).failing() == ("database",)
@@ -71,5 +67,5 @@ async def test_a_database_that_hangs_is_not_ready(monkeypatch: pytest.MonkeyPatc
 
 async def test_what_only_a_new_process_can_help_is_not_alive(settings: Settings) -> None:
     store = MemoryStore()
-    client = visit(store, settings, Health(store, checks={}, alive=lambda: False)).test_client()
+    client = door(store, settings, health=Health(store, checks={}, alive=lambda: False)).test_client()
     assert (await client.get("/livez")).status_code == 503

@@ -31,6 +31,7 @@ def _recordings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("a", JobRequest()),
         ("a --mode downmix --quality fast", JobRequest(quality="fast")),
+        ("a --quality accurate", JobRequest(quality="accurate")),
         ("a --track 1", JobRequest(processing_mode="select", track_index=1)),
         (
             "a --track 2 --label agent",

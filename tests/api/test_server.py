@@ -14,10 +14,9 @@ from hypercorn.asyncio import serve
 from hypercorn.config import Config
 from quart import Quart
 
-from api import Health, create_app
 from pipeline.settings import DownloadSettings, Settings
 from pipeline.store.memory import MemoryStore
-from tests.api.visiting import FACTS, bearer
+from tests.api.visiting import bearer, door
 
 UPLOAD = b'--cut\r\nContent-Disposition: form-data; name="file"\r\n\r\n'
 HANDSHAKE = {"Upgrade": "websocket", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}
@@ -90,7 +89,7 @@ async def test_a_connection_cut_in_an_upload_leaves_nothing_behind(app: Quart, s
 @pytest.mark.parametrize("kind", ["application/json", "multipart/form-data; boundary=cut"])
 async def test_a_body_that_stalls_is_told_so_and_erased(store: MemoryStore, settings: Settings, kind: str) -> None:
     impatient = settings.model_copy(update={"download": DownloadSettings(stall_seconds=0.2)})
-    app = create_app(store, impatient, engine=FACTS, health=Health(store, checks={}))
+    app = door(store, impatient)
     async with served(app) as port, await anyio.connect_tcp("127.0.0.1", port) as client:
         await client.send(posting(3_000_000, **bearer(**{"Content-Type": kind})) + UPLOAD + b"a" * 20_000)
         answer = b""

@@ -11,12 +11,12 @@ from hypothesis import settings as tried
 from hypothesis import strategies as st
 from quart import Quart
 
-from api import EngineFacts, Health, create_app
+from api import EngineFacts
 from api.schemas import JobView
 from pipeline.jobs import JobRequest
 from pipeline.settings import Settings
 from pipeline.store.memory import MemoryStore
-from tests.api.visiting import FACTS, URL, Client, bearer
+from tests.api.visiting import FACTS, URL, Client, bearer, door
 
 LIVE = tried(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
 
@@ -116,7 +116,6 @@ async def test_bounds_are_told_as_whole_numbers(submit: Callable[..., Any]) -> N
 @pytest.mark.parametrize(
     ("asked", "pointer"),
     [
-        ({"quality": "accurate"}, "/quality"),
         ({"callback_url": "https://app.test/hook"}, "/callback_url"),
         ({"retention_seconds": 60}, "/retention_seconds"),
         ({"target_language": "de"}, "/target_language"),
@@ -162,19 +161,26 @@ async def test_what_is_asked_of_tracks_reaches_the_chain(
 
 
 async def test_a_model_that_cannot_is_not_asked_to(store: MemoryStore, settings: Settings) -> None:
-    facts = EngineFacts(translate=False, words=False, languages=FACTS.languages, model="turbo")
-    modest = create_app(store, settings, engine=facts, health=Health(store, checks={})).test_client()
-    asked = {"media_url": URL, "target_language": "en", "word_timestamps": True}
+    facts = EngineFacts(translate=False, words=False, prompt=False, languages=FACTS.languages, model="turbo")
+    modest = door(store, settings, engine=facts).test_client()
+    asked = {"media_url": URL, "target_language": "en", "word_timestamps": True, "prompt": "Antiphon"}
     answer = await modest.post("/v1/jobs", headers=bearer(), json=asked)
     assert answer.status_code == 422
     assert {error["pointer"] for error in (await answer.get_json())["errors"]} == {
         "/target_language",
         "/word_timestamps",
+        "/prompt",
     }
 
 
 async def test_a_model_that_can_is_asked_to(submit: Callable[..., Any]) -> None:
-    assert (await submit(target_language="en", word_timestamps=True, quality="fast")).status_code == 202
+    asked = {"target_language": "en", "word_timestamps": True, "prompt": "Antiphon"}
+    assert (await submit(**asked)).status_code == 202
+
+
+@pytest.mark.parametrize("quality", ["fast", "balanced", "accurate"])
+async def test_every_quality_is_taken(submit: Callable[..., Any], quality: str) -> None:
+    assert (await submit(quality=quality)).status_code == 202
 
 
 async def test_an_idempotency_key_is_refused_and_not_ignored(client: Client) -> None:

@@ -102,7 +102,7 @@ async def test_pieces_of_any_size_make_the_same_file(client: Client, store: Memo
         (form(part("file", b"a"), asking(media_url="https://m.test/a")), "invalid-request", "/media_url"),
         (form(part("file", b"a"), asking(media_headers={"A": "b"})), "invalid-request", "/media_headers"),
         (form(part("file", b"a"), asking(nope=1)), "invalid-request", "/nope"),
-        (form(part("file", b"a"), asking(quality="accurate")), "capability-unsupported", "/quality"),
+        (form(part("file", b"a"), asking(language="ja")), "capability-unsupported", "/language"),
         (form(part("file", b"a"), part("request", b"{")), "malformed-json", None),
         (part("file", b"breaks off"), "invalid-request", None),
         (b"not multipart at all", "invalid-request", None),

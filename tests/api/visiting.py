@@ -5,20 +5,43 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pydantic import SecretStr
+from quart import Quart
 from quart.typing import TestClientProtocol
 
-from api import EngineFacts
+from api import EngineFacts, Health, create_app
+from api.engine import CapabilitiesView, EngineState, RoomView, StageView
 from api.security import issue_token
 from pipeline.jobs import Usage
-from pipeline.settings import AuthSettings
+from pipeline.settings import AuthSettings, Settings
+from pipeline.store import Store
 from pipeline.store.memory import MemoryStore
 from pipeline.transcript import EngineInfo, Segment, Track, Transcript, Word
 
 Client = TestClientProtocol  # by a name that pytest does not take for a test
 
 SECRET = "the-key-of-the-tests-is-long-enough"
-FACTS = EngineFacts(translate=True, words=True, languages=frozenset({"en", "de", "fr"}), model="base")
+FACTS = EngineFacts(translate=True, words=True, prompt=True, languages=frozenset({"en", "de", "fr"}), model="base")
+STATE = EngineState(
+    backend="faster_whisper",
+    model="base",
+    device="cpu",
+    compute_type="int8",
+    library_version="4.8",
+    isolation="thread",
+    capabilities=CapabilitiesView(
+        languages=("de", "en", "fr"), words=True, translate=True, prompt=True, batch=8, lanes=2, cancellable=False
+    ),
+    loaded_since=None,
+    room=RoomView(ready=3, batches=7, windows=40, busy_seconds=5.5),
+    stages=(StageView(stage="downloader", waiting=2, active=8, workers=8),),
+    version="0",
+)
 URL = "https://media.test/call.mkv"
+
+
+def door(store: Store, settings: Settings, *, health: Health | None = None, engine: EngineFacts = FACTS) -> Quart:
+    """With an engine that is always in the same ``STATE``."""
+    return create_app(store, settings, engine=engine, look=lambda: STATE, health=health or Health(store, checks={}))
 
 
 def bearer(tenant: str = "acme", **headers: str) -> dict[str, str]:

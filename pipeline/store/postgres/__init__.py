@@ -61,8 +61,9 @@ class PostgresStore:
     def queue(self) -> PostgresJobQueue:
         return PostgresJobQueue(self._database, self._notices)
 
-    async def ping(self) -> None:
-        await self._database.unit(CHAIN, lambda connection: connection.fetchval(SQL["ping"]))
+    async def ping(self) -> str:
+        version = await self._database.unit(CHAIN, lambda connection: connection.fetchval(SQL["ping"]))
+        return f"PostgreSQL {version}"
 
     async def _tell(self) -> None:
         await self._database.unit(CHAIN, lambda connection: connection.execute(SQL["ring"]))
