@@ -159,8 +159,9 @@ def load(settings: EngineSettings) -> Engine:
     """
     backend = choose_backend(settings.backend)
     chosen = settings.model_copy(update={"backend": backend})
+    module = "isolated" if settings.isolation == "process" else backend
     try:
-        return cast("Engine", import_module(f"stages.engines.{backend}").load(chosen))
+        return cast("Engine", import_module(f"stages.engines.{module}").load(chosen))
     except ImportError as error:
         raise ConfigError(
             f"ENGINE__BACKEND={backend} needs the package {error.name!r}, which is not installed; "

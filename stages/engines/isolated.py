@@ -1,0 +1,217 @@
+"""An engine whose lanes are processes: one that crashes or hangs costs its batch, and nothing else.
+
+    room ─ run(batch) ─▶ Isolated ◀─ ready ── _Lane (a thread) ── starts ──▶ child: the engine, with one lane
+                             ╰────── windows and drafts, over a pipe ──────────────╯
+
+A lane keeps a child: it hands it over when its engine is loaded, waits for its end, and starts the next one. A child
+has the weights to itself, so memory grows with the lanes. It ends when its pipe does, and so with the parent, however
+that ends. What is asked crosses as samples, not features: a window whose child is gone can be asked again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
+from multiprocessing import connection, get_context
+from queue import SimpleQueue
+from threading import Lock, Thread, Timer
+from time import monotonic
+from typing import Final
+
+import numpy as np
+import structlog
+
+from pipeline.errors import ConfigError, EngineLost
+from pipeline.settings import EngineSettings, cores
+from stages.engines import CancelFlag, LaneLost, Window
+from stages.engines.child import CANCEL, LENGTHS, SAMPLE_RATE, Drafts, Hello, live
+
+log = structlog.get_logger()
+
+SPAWN: Final = get_context("spawn")  # a fork would copy locks that other threads hold, and is not safe on a Mac at all
+PATIENCE: Final = 0.8  # of ENGINE__STALL_SECONDS: a lane that hangs is replaced before /livez gives up the service
+ATTEMPTS: Final = 3  # at starting a child, in a row
+CANCEL_SECONDS: Final = 0.05  # until a child hears of a cancel; an answer is not delayed by it
+ENDING_SECONDS: Final = 5.0  # for a child that was killed: far more than it takes, unless its device holds it
+WINDOW_BYTES: Final = 4 * 30 * SAMPLE_RATE
+
+
+def load(settings: EngineSettings) -> Isolated:
+    isolated = Isolated(settings)
+    try:
+        isolated.start()
+    except BaseException:
+        isolated.close()
+        raise
+    return isolated
+
+
+class Isolated:
+    def __init__(self, settings: EngineSettings) -> None:
+        self._settings = settings
+        self._lanes: list[_Lane] = []
+        self._ready: SimpleQueue[_Child | ConfigError | EngineLost] = SimpleQueue()
+
+    def start(self) -> None:
+        """Raises ``ConfigError`` as the engine itself does."""
+        hello = self._open(1)  # its device says how many there can be
+        self.info = hello.info
+        lanes = (self._settings.threads or cores()) if hello.info.device == "cpu" else 1
+        self.capabilities = replace(
+            hello.capabilities, lanes=lanes, bytes_per_item=WINDOW_BYTES + hello.capabilities.bytes_per_item
+        )
+        self._costs = hello.costs
+        self._open(lanes - 1)
+
+    def prepare(self, window: Window) -> Window:
+        return window
+
+    def batch_key(self, item: Window) -> Hashable:
+        """What most engines want alike; the child divides a batch further where its own wants more."""
+        options = item.options
+        return options.beam, options.temperature, options.short, options.prompt
+
+    def cost(self, item: Window) -> float:
+        return float(np.interp(item.seconds, LENGTHS, self._costs))
+
+    def run(self, batch: Sequence[Window], cancel: CancelFlag) -> Drafts:
+        """Raises ``LaneLost`` also for a batch that takes longer than ``PATIENCE`` of the time to a stall."""
+        try:
+            child = self._next_ready()
+        except ConfigError as error:
+            raise EngineLost(str(error)) from error
+        answer = child.ask(batch, cancel, PATIENCE * self._settings.stall_seconds)
+        if isinstance(answer, LaneLost):
+            child.kill()
+        else:
+            self._ready.put(child)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def unload(self) -> None:
+        for lane in self._lanes:
+            lane.end()
+        self._lanes, self._ready = [], SimpleQueue()
+
+    def reload(self) -> None:
+        try:
+            self._open(self.capabilities.lanes)
+        except ConfigError as error:
+            raise EngineLost(str(error)) from error
+
+    def close(self) -> None:
+        self.unload()
+
+    def _open(self, more: int) -> Hello:
+        """Start ``more`` lanes, and wait until all are ready."""
+        self._lanes += [_Lane(self._settings, self._ready) for _ in range(more)]
+        children = [self._next_ready() for _ in self._lanes]
+        for child in children:
+            self._ready.put(child)
+        return children[0].hello
+
+    def _next_ready(self) -> _Child:
+        """Waits as long as there may be one. Raises ``ConfigError`` or ``EngineLost`` once a lane has given up."""
+        while True:
+            found = self._ready.get()
+            if isinstance(found, Exception):
+                self._ready.put(found)  # for whoever waits besides
+                raise found
+            if found.is_alive():
+                return found
+
+
+class _Lane:
+    def __init__(self, settings: EngineSettings, ready: SimpleQueue[_Child | ConfigError | EngineLost]) -> None:
+        self._settings = settings.model_copy(update={"isolation": "thread", "threads": 1})
+        self._ready = ready
+        self._child: _Child | None = None
+        self._over = False
+        self._changing = Lock()
+        self._thread = Thread(target=self._keep, daemon=True)
+        self._thread.start()
+
+    def end(self) -> None:
+        """Kill the child: it holds nothing but memory, which the system takes back."""
+        with self._changing:
+            self._over = True
+            if self._child:
+                self._child.kill()
+        self._thread.join(ENDING_SECONDS)
+
+    def _keep(self) -> None:
+        failures = 0
+        while child := self._start():
+            told = child.greet()
+            if isinstance(told, ConfigError):
+                self._ready.put(told)
+                return
+            if isinstance(told, Hello):
+                failures = 0
+                self._ready.put(child)
+            elif (failures := failures + 1) == ATTEMPTS:
+                self._ready.put(EngineLost(f"A lane could not be started {ATTEMPTS} times in a row: {told}"))
+                return
+            exit_code = child.wait()
+            if not self._over:
+                log.warning("lane-lost", ready=isinstance(told, Hello), exit_code=exit_code)
+
+    def _start(self) -> _Child | None:
+        with self._changing:
+            self._child = None if self._over else _Child(self._settings)
+            return self._child
+
+
+class _Child:
+    """One process, from the parent's side. One thread at a time asks."""
+
+    hello: Hello
+
+    def __init__(self, settings: EngineSettings) -> None:
+        self._pipe, theirs = SPAWN.Pipe()
+        log_level = logging.getLogger().level
+        self._process = SPAWN.Process(target=live, args=(theirs, settings, log_level), daemon=True)
+        self._process.start()
+        theirs.close()  # so that the pipe ends with the child
+
+    def greet(self) -> Hello | ConfigError | LaneLost:
+        """What it says when its engine is loaded, or why it never will."""
+        try:
+            told: Hello | ConfigError | LaneLost = self._pipe.recv()
+        except (EOFError, OSError):
+            return LaneLost("its process ended without a word")
+        if isinstance(told, Hello):
+            self.hello = told
+        return told
+
+    def ask(self, batch: Sequence[Window], cancel: CancelFlag, seconds: float) -> Drafts | Exception:
+        """``LaneLost``: it ended, or did not answer in time and was killed."""
+        give_up_at = monotonic() + seconds
+        watchdog = Timer(seconds, self.kill)  # a send waits as well, until the child reads
+        watchdog.start()
+        try:
+            self._pipe.send(batch)
+            while not self._pipe.poll(CANCEL_SECONDS):
+                if cancel.is_set():
+                    self._pipe.send(CANCEL)
+                    break
+            answer: Drafts | Exception = self._pipe.recv()
+            return answer
+        except (EOFError, OSError):
+            hung = monotonic() >= give_up_at
+            return LaneLost(f"A lane did not answer in {seconds:g} s." if hung else "The process of a lane ended.")
+        finally:
+            watchdog.cancel()
+
+    def is_alive(self) -> bool:
+        return not connection.wait([self._process.sentinel], 0)
+
+    def wait(self) -> int | None:
+        """Until it has ended; the exit code."""
+        self._process.join()
+        return self._process.exitcode
+
+    def kill(self) -> None:
+        self._process.kill()
