@@ -26,7 +26,10 @@ from stages.engines.formats import read_ctranslate2, write_ggml  # noqa: E402
 
 
 def main() -> None:
-    asked = _parser().parse_args()
+    parser = _parser()
+    asked = parser.parse_args()
+    if Path(asked.model).is_dir() and not asked.output:
+        parser.error("a folder has no name to be found by: say where to with --output FILE")
     write = {"pt": to_pt, "ggml": to_ggml}[asked.to]
     settings = Settings().engine
     if asked.output:

@@ -78,7 +78,7 @@ class Address:
         timeout = httpx2.Timeout(STALL_SECONDS, connect=CONNECT_SECONDS)
         try:
             with httpx2.stream("GET", self.url, headers=headers, timeout=timeout) as answer:
-                if answer.status_code == httpx2.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+                if answer.status_code == httpx2.codes.RANGE_NOT_SATISFIABLE:
                     return  # nothing behind what is here: it is whole, or its hash will tell
                 answer.raise_for_status()
                 _keep_tag(answer, tag)

@@ -100,7 +100,8 @@ def listed(settings: EngineSettings) -> tuple[Listed, ...]:
 def verify(model: str, settings: EngineSettings, form: Form = "ctranslate2") -> tuple[str, ...]:
     """Read every byte of a named model again; the names of files that are missing or not what they should be."""
     place = _named(model, settings, form)
-    return _damaged(place.folder, place.expected() or {place.path.name: ""})
+    files = place.expected() or {place.path.name: ""}  # not published and not made: it is missing
+    return _damaged(place.folder, files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,17 +165,21 @@ class _Place:
     @contextmanager
     def alone(self) -> Iterator[Path]:
         """A folder to work in, for one process at a time; what a killed one left there is still in it."""
-        around, name = self.settings.model_dir, self.folder.name
+        around = self.settings.model_dir
+        partial = around / f".{self.folder.name}.partial"
         try:
             around.mkdir(parents=True, exist_ok=True)
-            with (around / f".{name}.lock").open("w") as file:
+            with (around / f".{self.folder.name}.lock").open("w") as file:
                 fcntl.flock(file, fcntl.LOCK_EX)  # given back when the file is closed, or its process dies
-                (around / f".{name}.partial").mkdir(exist_ok=True)
-                yield around / f".{name}.partial"
+                partial.mkdir(exist_ok=True)
+                yield partial
         except OSError as error:
             raise ConfigError(
                 f"ENGINE__MODEL_DIR={around} cannot hold the weights of {self.name!r}: {error}"
             ) from error
+        finally:
+            with suppress(OSError):  # not empty: the next try goes on with it
+                partial.rmdir()
 
     def settle(self, partial: Path, record: _Record) -> None:
         """Make checked files the model's folder, in one step for whoever looks."""

