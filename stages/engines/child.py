@@ -45,7 +45,7 @@ class Hello:
 
 
 @dataclass(frozen=True, slots=True)
-class _Order:
+class Order:
     windows: Sequence[Window]
     cancel: CancelFlag
 
@@ -54,7 +54,7 @@ def live(pipe: Connection, settings: EngineSettings, log_level: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to all; the parent drains, and needs us
     configure_logging(TelemetrySettings())
     logging.getLogger().setLevel(log_level)
-    orders: SimpleQueue[_Order] = SimpleQueue()
+    orders: SimpleQueue[Order] = SimpleQueue()
     Thread(target=_listen, args=(pipe, orders), daemon=True).start()
     try:
         engine = load(settings)
@@ -68,13 +68,13 @@ def live(pipe: Connection, settings: EngineSettings, log_level: int) -> None:
     os.nice(NICENESS)  # not before: threads that the engine started have stepped back by themselves
     pipe.send(hello)
     while True:
-        answer = _answer(engine, _next_order(orders))
-        pipe.send(answer)
-        if isinstance(answer, LaneLost):
+        answered = answer(engine, _next_order(orders))
+        pipe.send(answered)
+        if isinstance(answered, LaneLost):
             return
 
 
-def _listen(pipe: Connection, orders: SimpleQueue[_Order]) -> None:
+def _listen(pipe: Connection, orders: SimpleQueue[Order]) -> None:
     """Never returns. The flag of a batch that is done already may be set; nobody looks at it any more."""
     cancel = CancelFlag()
     while True:
@@ -86,11 +86,11 @@ def _listen(pipe: Connection, orders: SimpleQueue[_Order]) -> None:
             cancel.set()
         else:
             cancel = CancelFlag()
-            orders.put(_Order(asked, cancel))
+            orders.put(Order(asked, cancel))
         del asked  # or its samples would stay until the next batch
 
 
-def _next_order(orders: SimpleQueue[_Order]) -> _Order:
+def _next_order(orders: SimpleQueue[Order]) -> Order:
     try:
         return orders.get(timeout=IDLE_SECONDS)
     except Empty:
@@ -104,7 +104,7 @@ def _hello(engine: Engine) -> Hello:
     return Hello(engine.info, engine.capabilities, tuple(engine.cost(engine.prepare(tone)) for tone in tones))
 
 
-def _answer(engine: Engine, order: _Order) -> Drafts | Exception:
+def answer(engine: Engine, order: Order) -> Drafts | Exception:
     """Errors of a batch cross as text: on the other side their classes may be unknown, or ask for other arguments."""
     try:
         return _heard(engine, order.windows, order.cancel)

@@ -142,20 +142,19 @@ class _Lane:
         self._thread.join(ENDING_SECONDS)
 
     def _keep(self) -> None:
-        failures = 0
-        while child := self._start():
+        attempts = ATTEMPTS
+        while attempts and (child := self._start()):
             told = child.greet()
-            if isinstance(told, ConfigError):
-                self._ready.put(told)
-                return
             if isinstance(told, Hello):
-                failures = 0
+                attempts = ATTEMPTS
                 self._ready.put(child)
-            elif (failures := failures + 1) == ATTEMPTS:
+            elif isinstance(told, ConfigError):
+                attempts = 0
+                self._ready.put(told)
+            elif not (attempts := attempts - 1):
                 self._ready.put(EngineLost(f"A lane could not be started {ATTEMPTS} times in a row: {told}"))
-                return
             exit_code = child.wait()
-            if not self._over:
+            if attempts and not self._over:
                 log.warning("lane-lost", ready=isinstance(told, Hello), exit_code=exit_code)
 
     def _start(self) -> _Child | None:
