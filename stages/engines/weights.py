@@ -172,14 +172,15 @@ class _Place:
             with (around / f".{self.folder.name}.lock").open("w") as file:
                 fcntl.flock(file, fcntl.LOCK_EX)  # given back when the file is closed, or its process dies
                 partial.mkdir(exist_ok=True)
-                yield partial
+                try:
+                    yield partial
+                finally:
+                    with suppress(OSError):  # not empty: the next try goes on with it
+                        partial.rmdir()
         except OSError as error:
             raise ConfigError(
                 f"ENGINE__MODEL_DIR={around} cannot hold the weights of {self.name!r}: {error}"
             ) from error
-        finally:
-            with suppress(OSError):  # not empty: the next try goes on with it
-                partial.rmdir()
 
     def settle(self, partial: Path, record: _Record) -> None:
         """Make checked files the model's folder, in one step for whoever looks."""
