@@ -6,12 +6,12 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 from uuid import UUID
 
 import anyio
 import httpcore2
-from anyio import AsyncFile
+from anyio import AsyncFile, to_thread
 from httpx2 import URL, Headers, InvalidURL
 
 from pipeline import egress
@@ -46,7 +46,6 @@ class Downloader(Map[JobRequest, Media]):
 
     async def handle(self, claim: Claim, item: JobRequest) -> Media:
         claim.advance("downloading")
-        await anyio.Path(claim.scratch).mkdir(mode=0o700, parents=True, exist_ok=True)
         if item.media_url is None:
             uploads = enumerate(claim.job.uploads)
             return Media(tuple([await self._receive(claim, upload, position) for position, upload in uploads]))
@@ -54,8 +53,7 @@ class Downloader(Map[JobRequest, Media]):
 
     async def _receive(self, claim: Claim, upload: UUID, position: int) -> Path:
         path = claim.scratch / f"media-{position}"
-        async with await anyio.open_file(path, "wb") as opened:
-            file = _Arriving(opened, self._settings.max_bytes)
+        async with _arriving(path, self._settings.max_bytes) as file:
             async for chunk in self._queue.read_upload(claim, upload):
                 await file.append(chunk)
         claim.advance("downloading", (position + 1) / len(claim.job.uploads))
@@ -65,8 +63,7 @@ class Downloader(Map[JobRequest, Media]):
         path = claim.scratch / "media-0"
         seconds = self._settings.total_seconds
         with anyio.move_on_after(seconds):
-            async with await anyio.open_file(path, "wb") as opened:
-                file = _Arriving(opened, self._settings.max_bytes)
+            async with _arriving(path, self._settings.max_bytes) as file:
                 await _Download(self._pool, self._settings, claim, place, file).run()
             if not file.size:
                 raise MediaUnsupported("The file is empty.")
@@ -87,14 +84,26 @@ class _Arriving:
         self.size += await self._file.write(chunk)
 
     async def start_over(self) -> None:
-        await self._file.seek(0)
-        await self._file.truncate()
-        self.size = 0
+        if self.size:
+            await self._file.seek(0)
+            await self._file.truncate()
+            self.size = 0
 
     def announce(self, more: int) -> None:
         """Raises ``MediaTooLarge`` when so many further bytes would be too many."""
         if self.size + more > self._limit:
             raise MediaTooLarge(f"The file is larger than the {self._limit} bytes that this service accepts.")
+
+
+@asynccontextmanager
+async def _arriving(path: Path, limit: int) -> AsyncGenerator[_Arriving, None]:
+    async with anyio.wrap_file(await to_thread.run_sync(_new_file, path)) as file:
+        yield _Arriving(file, limit)
+
+
+def _new_file(path: Path) -> BinaryIO:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return path.open("wb")
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,9 +159,9 @@ class Source:
         self.heard = False
         self.fault: JobError | None = None
         self._hand, self._max_seconds = hand, max_seconds
-        self._group: list[Sound] = []
+        self._group: list[NDArray[Any]] = []
         self._grouped = 0
-        self._rate = self._channels = 0
+        self._form: tuple[int, int, np.dtype[Any]] = (0, 0, np.dtype(np.float32))
 
     def take(self, frame: AudioFrame, time: float | None) -> None:
         """Raises ``MediaTooLarge`` where the frame ends too late."""
@@ -176,15 +176,15 @@ class Source:
             raise MediaTooLarge(f"The recording is longer than {self._max_seconds:.0f} s, the most that is taken here.")
         for line in self.lines:
             line.check(self._hand.end, self._max_seconds)
-        sound = channels(frame)
+        sound = planes(frame)
         if start < due:
             sound, start = sound[:, round((due - start) * rate) :], due
-        if start > due or not self.heard or (rate, len(sound)) != (self._rate, self._channels):
-            self._begin(start, rate, len(sound))
+        if start > due or not self.heard or (rate, len(sound), sound.dtype) != self._form:
+            self._begin(start, rate, sound)
         self.heard = True
         self._group.append(sound)
         self._grouped += sound.shape[1]
-        if self._grouped >= min(max(GROUP_SAMPLES // self._channels, rate), GROUP_SECONDS * rate):
+        if self._grouped >= min(max(GROUP_SAMPLES // len(sound), rate), GROUP_SECONDS * rate):
             self._pass_on(self._grouped - self._grouped % rate)
 
     def pass_over(self, time: float | None, seconds: float) -> None:
@@ -209,29 +209,33 @@ class Source:
         for line in self.lines:
             line.flush()
 
-    def _begin(self, start: float, rate: int, channels: int) -> None:
+    def _begin(self, start: float, rate: int, sound: NDArray[Any]) -> None:
         self._flush()
-        self._rate, self._channels = rate, channels
+        self._form = rate, len(sound), sound.dtype
         for line in self.lines:
             line.move(start)
 
     def _pass_on(self, count: int) -> None:
         if count:
             sound = np.concatenate(self._group, axis=1)
+            rate, *_ = self._form
+            whole = scaled(sound[:, :count])
             for line in self.lines:
-                line.write(sound[:, :count], self._rate)
+                line.write(whole, rate)
             self._grouped -= count
             self._group = [sound[:, count:].copy()] if self._grouped else []
 
 
-def channels(frame: AudioFrame) -> Sound:
-    """All channels of a decoded frame, float32, shape (channels, n), full scale at −1 … 1."""
-    count = frame.layout.nb_channels
+def planes(frame: AudioFrame) -> NDArray[Any]:
+    """All channels of a decoded frame as they are, shape (channels, n)."""
     data: NDArray[Any] = _wide(frame) if frame.format.name == "s64" else frame.to_ndarray()
-    silence, full = SCALES[data.dtype.name]
-    planes = data if frame.format.is_planar else data.reshape(-1, count).T
-    scaled: Sound = (planes.astype(np.float32) - np.float32(silence)) / np.float32(full)
-    return scaled
+    return data if frame.format.is_planar else data.reshape(-1, frame.layout.nb_channels).T
+
+
+def scaled(sound: NDArray[Any]) -> Sound:
+    """The same as float32, full scale at −1 … 1. Of many frames at once, each of which would take as long alone."""
+    silence, full = SCALES[sound.dtype.name]
+    return (sound.astype(np.float32) - np.float32(silence)) / np.float32(full)
 
 
 def _wide(frame: AudioFrame) -> NDArray[np.int64]:

@@ -144,7 +144,8 @@ class MediaFile:
     def _seconds(self, stamp: int | None, base: Fraction | None) -> float | None:
         """A time stamp on the media's clock, which is at 0 where the first of all streams begins."""
         zero = self._said_zero if self._zero is None else self._zero
-        return None if stamp is None or base is None else float(stamp * base) - zero
+        # The same number as fractions make of it, in 0.3 µs instead of 5; recordings have 50 frames a second.
+        return None if stamp is None or base is None else stamp * base.numerator / base.denominator - zero
 
     @property
     def _said_zero(self) -> float:

@@ -24,6 +24,8 @@ MIN_SILENCE_FRAMES: Final = 2 * PAD_FRAMES  # so that the pads of two regions ma
 MIN_SPEECH_FRAMES: Final = 6  # 0.19 s: a short "yes" stays, a click goes
 MARGIN: Final = 0.15  # speech ends this far below the threshold at which it begins (Silero's own default)
 
+READ_SAMPLES: Final = (BLOCK_FRAMES + HALO_FRAMES) * FRAME
+
 LONGEST_SAMPLES: Final = 30 * SAMPLE_RATE  # what Whisper was trained on
 LONGEST_FRAMES: Final = LONGEST_SAMPLES // FRAME - PAD_FRAMES
 SEARCH_FRAMES: Final = 250  # speech without a pause is cut at the weakest point of its last 8 s
@@ -38,17 +40,23 @@ async def regions(spool: Spool, settings: AudioSettings) -> AsyncGenerator[Regio
     model, hysteresis = Silero(), Hysteresis(settings.vad_threshold)
     start, more = 0, True
     while more:
-        samples = await spool.read(start, (BLOCK_FRAMES + HALO_FRAMES) * FRAME)
+        await spool.reached(start + READ_SAMPLES)
         if spool.error is not None:
             return
-        scores, levels = await to_thread.run_sync(model.hear, samples, limiter=threads())
-        more = len(samples) > BLOCK_FRAMES * FRAME
+        count = min(READ_SAMPLES, spool.length - start)
+        scores, levels = await to_thread.run_sync(_heard, model, spool, start, count, limiter=threads())
+        more = count > BLOCK_FRAMES * FRAME
         for region in hysteresis.hear(scores, levels):
             yield region
         if not more:
-            for region in hysteresis.end(start + len(samples)):
+            for region in hysteresis.end(start + count):
                 yield region
         start += BLOCK_FRAMES * FRAME
+
+
+def _heard(model: Silero, spool: Spool, start: int, count: int) -> tuple[Floats, Floats]:
+    """Read and listened to in one visit to a thread: each takes as long as hearing 40 ms of sound."""
+    return model.hear(spool.stretch(start, count))
 
 
 class Hysteresis:

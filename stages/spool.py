@@ -116,10 +116,14 @@ class Spool:
 
     async def read(self, start: int, count: int) -> Samples:
         """Samples ``start`` … ``start + count``, shape (n,), waiting until they are there; fewer only at the end."""
-        while self._published < start + count and not self._ended:
-            await self._grown.wait()
+        await self.reached(start + count)
         held = min(count, max(0, self._published - start))
         return await to_thread.run_sync(self.stretch, start, held)
+
+    async def reached(self, end: int) -> None:
+        """Wait until all samples before ``end`` are there, or until nothing more will come."""
+        while self._published < end and not self._ended:
+            await self._grown.wait()
 
     def stretch(self, start: int, count: int) -> Samples:
         """What is there of samples ``start`` … ``start + count``, shape (n,), at once. Blocks: for a worker thread."""
