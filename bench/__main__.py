@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from bench import Unmeasured, align, api, crosstalk, decode, multitrack, overlap
+from bench import Unmeasured, accuracy, align, api, crosstalk, decode, engines, multitrack, overlap
 from bench.figures import table
 from bench.machine import Machine
 from pipeline.errors import ConfigError
@@ -21,6 +21,8 @@ BENCHMARKS: Final = {
         multitrack.BENCHMARK,
         align.BENCHMARK,
         decode.BENCHMARK,
+        engines.BENCHMARK,
+        accuracy.BENCHMARK,
         crosstalk.BENCHMARK,
         api.BENCHMARK,
     )

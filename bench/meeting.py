@@ -6,8 +6,7 @@ track 1        ▇▇▇▇▇▇▇▇▇       ▇▇▇▇▇▇▇     the s
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import cycle, islice
@@ -16,14 +15,9 @@ from typing import Final
 
 import av
 import numpy as np
-from av.audio.resampler import AudioResampler
-from numpy.typing import NDArray
 
-from bench import RECORDINGS
+from bench.clips import RATE, Sound, decoded, recordings
 
-Sound = NDArray[np.float32]
-
-RATE: Final = 16_000
 OVERLAP: Final = 0.3  # of the shorter of two turns; with the silence at their ends, a tenth of all speech
 PAUSE: Final = RATE // 2  # between two turns on one track
 LOUDNESS: Final = 10 ** (-24 / 20)  # RMS of a turn
@@ -95,7 +89,7 @@ def meeting(tracks: int, turns: int) -> Meeting:
 
 
 def _turns(tracks: int, turns: int) -> Iterator[Turn]:
-    references, end, before = _references(), 0, 0
+    references, end, before = {one.file: one.said for one in recordings()}, 0, 0
     for n, name in enumerate(islice(cycle(TURNS), turns)):
         sound = _decoded(name)
         start = end + PAUSE if tracks == 1 else end - round(OVERLAP * min(before, len(sound)))
@@ -103,20 +97,9 @@ def _turns(tracks: int, turns: int) -> Iterator[Turn]:
         end, before = start + len(sound), len(sound)
 
 
-def _references() -> Mapping[str, str]:
-    """What is said in each recording."""
-    with (RECORDINGS / "manifest.tsv").open() as file:
-        rows = csv.DictReader((line for line in file if not line.startswith("#")), delimiter="\t")
-        return {row["file"]: row["reference"] for row in rows}
-
-
 def _decoded(name: str) -> Sound:
-    """A recording as loud as all others are. Those with two channels have one sound twice."""
-    resampler = AudioResampler("s16p", "mono", RATE)
-    with av.open(str(RECORDINGS / name)) as container:
-        frames: list[av.AudioFrame | None] = [*container.decode(audio=0), None]
-    parts = [out.to_ndarray()[0] for frame in frames for out in resampler.resample(frame)]
-    sound = np.concatenate(parts).astype(np.float32)
+    """A recording as loud as all others are."""
+    sound = decoded(name)
     return (sound * np.float32(LOUDNESS / np.sqrt(np.mean(np.square(sound))))).astype(np.float32)
 
 
