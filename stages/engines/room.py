@@ -1,31 +1,41 @@
 """The one room where the model lives: many ask, its lanes answer, in batches.
 
     transcriber ─┐                        ┌─ lane 0 (a thread) ─┐
-    transcriber ─┼─ ask(window) ─▶ ready ─┤                     ├─▶ Draft | WindowError
-    transcriber ─┘      prepared, bounded └─ lane 1 (a thread) ─┘
+    transcriber ─┼─ ask ─▶ door ─▶ ready ─┤                     ├─▶ Draft | WindowError
+    transcriber ─┘    a place, prepared   └─ lane 1 (a thread) ─┘
 
 There is no linger: batches form while the lanes are busy, and an idle lane starts with what is there. It only waits for
 windows whose features are being made, some milliseconds, so that tracks that begin together share their first batch.
+At the door and at the lanes it is ``fairness`` that says who is next.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from operator import attrgetter
+from typing import Any, Final
 from uuid import UUID
 
 import anyio
 import structlog
-from anyio import CapacityLimiter, Semaphore, current_time, to_thread
+from anyio import CapacityLimiter, current_time, move_on_after, to_thread
 
 from pipeline.claim import Claim
 from pipeline.errors import EngineLost
 from pipeline.jobs import PRIORITIES, Tenant
-from stages.engines import CancelFlag, Draft, Engine, Window, WindowError
+from stages.engines import BatchTooBig, CancelFlag, Draft, Engine, LaneLost, Window, WindowError
+from stages.engines.allocator import give_back_freed_memory
+from stages.engines.fairness import Accounts, Entry, Line
 
 log = structlog.get_logger()
+
+QUIET_SECONDS: Final = 5.0
+"""Nobody has asked for so long: freed memory is given back. The windows of a job come closer one after another."""
+
+LANES_A_WINDOW_MAY_LOSE: Final = 3
+"""Then it is what they are lost of. It runs alone after the first, so it takes no other window with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +54,21 @@ class Asker:
         return cls(job.tenant, job.id, track, PRIORITIES[job.request.priority])
 
 
-@dataclass(slots=True, eq=False)
-class _Ask:
-    """One prepared window on its way through the room. ``batch`` is the one that carries it, once it is running."""
+@dataclass(slots=True, eq=False, kw_only=True)
+class _Ask(Entry):
+    """One window on its way through the room. ``batch`` is the one that carries it, once it is picked."""
 
-    item: Any
-    key: Hashable
+    item: Any = None
     batch: _Batch | None = None
+    lanes_lost: int = 0
     answer: Draft | WindowError | None = None
+    admitted: anyio.Event = field(default_factory=anyio.Event)
     answered: anyio.Event = field(default_factory=anyio.Event)
     given_up: bool = False
+
+    def tell(self, answer: Draft | WindowError) -> None:
+        self.answer = answer
+        self.answered.set()
 
 
 @dataclass(slots=True, eq=False)
@@ -61,16 +76,27 @@ class _Batch:
     asks: Sequence[_Ask]
     cancel: CancelFlag = field(default_factory=CancelFlag)
 
+    def __post_init__(self) -> None:
+        for ask in self.asks:
+            ask.batch = self
+
 
 @dataclass(frozen=True, slots=True)
 class RoomStatistics:
-    """Since the room was made. ``busy_seconds`` is summed over lanes; ``ready`` windows wait for one."""
+    """Since the room was made. ``busy_seconds`` is summed over lanes.
+
+    Right now ``outside`` windows wait for a place, and ``ready`` ones for a lane, which takes at most ``max_batch`` of
+    them; without a model that is ``loaded`` they wait for it.
+    """
 
     lanes: int
     busy_seconds: float
     batches: int
     windows: int
     ready: int
+    outside: int
+    max_batch: int
+    loaded: bool
 
 
 class ModelRoom:
@@ -83,23 +109,41 @@ class ModelRoom:
         memory_limit: int,
         jobs: int,
         tracks_per_job: int,
+        idle_unload_seconds: float = 0.0,
     ) -> None:
         self.engine = engine
         self.jobs = jobs
         self.tracks = jobs * tracks_per_job
-        self._can = engine.capabilities
-        # Half of what all lanes can take: a long recording alone still fills its batches well, and leaves room in them.
-        self.windows_per_track = self._can.lanes * max(2, self._can.max_batch // 2)
-        # Two batches a lane must fit, or lanes would wait for features however small the limit.
-        self._places = max(2 * self._can.lanes * self._can.max_batch, memory_limit // self._can.bytes_per_item)
-        self._ready: list[_Ask] = []
-        self._arrived = anyio.Event()
+        self._can = can = engine.capabilities
+        # A long recording alone fills the batch of every lane, and the one that is to come.
+        self.windows_per_track = (can.lanes + 1) * can.max_batch
+        # A batch of places is kept for tenants that hold none. The others must have room for two batches a lane, or
+        # lanes would wait for features however small the limit.
+        self._kept = can.max_batch
+        self._places = max(2 * can.lanes * can.max_batch + self._kept, memory_limit // can.bytes_per_item)
+        self._idle_unload_seconds = idle_unload_seconds
+        self._loaded = True
+        self._max_batch = can.max_batch
+        self._accounts = Accounts()
+        self._door: Line[_Ask] = Line(attrgetter("claim"))
+        self._ready: Line[_Ask] = Line(attrgetter("had"))
+        self._coming: set[_Ask] = set()
+        self._inside = self._idle = self._at_work = 0
         self._began: dict[_Batch, float] = {}
         self._busy = 0.0
         self._batches = self._windows = 0
 
     def statistics(self) -> RoomStatistics:
-        return RoomStatistics(self._can.lanes, self._busy, self._batches, self._windows, len(self._ready))
+        return RoomStatistics(
+            lanes=self._can.lanes,
+            busy_seconds=self._busy,
+            batches=self._batches,
+            windows=self._windows,
+            ready=len(self._ready),
+            outside=len(self._door),
+            max_batch=self._max_batch,
+            loaded=self._loaded,
+        )
 
     def longest_batch(self) -> float:
         """Seconds for which the oldest batch that is running has been."""
@@ -108,54 +152,99 @@ class ModelRoom:
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
         """Run the lanes. Leaving the block ends them as soon as their batches have."""
-        self._held = Semaphore(self._places)
         self._preparing = CapacityLimiter(self._can.lanes)
-        self._idle = self._coming = 0
+        self._arrived, self._stirred, self._quiet = anyio.Event(), anyio.Event(), anyio.Event()
+        self._quiet.set()
+        self._idle = 0
         async with anyio.create_task_group() as group:
             for n in range(self._can.lanes):
                 group.start_soon(self._lane, name=f"lane-{n}")
+            group.start_soon(self._give_memory_back)
+            if self._idle_unload_seconds:
+                group.start_soon(self._unload_when_idle)
             yield
             group.cancel_scope.cancel()
+
+    # ── from the door to the answer ──────────────────────────────────────────────────────────────────────────────────
 
     async def ask(self, window: Window | Callable[[], Awaitable[Window]], asker: Asker) -> Draft | WindowError:
         """What the engine hears in ``window``; an error of that window is a value. Waits while the room is full.
 
         A window that is still to be read is read when there is room for it: what waits holds no samples.
         """
-        async with self._held:
-            self._coming += 1
+        account = self._accounts.of(asker.tenant, asker.weight)
+        ask = _Ask(account=account, job=asker.job, priority=asker.priority)
+        with self._astir():
             try:
-                item = await self._prepared(window)
-            finally:
-                self._coming -= 1
-                self._arrived.set()
-            if isinstance(item, WindowError):
-                return item
-            ask = _Ask(item, self.engine.batch_key(item))
-            self._ready.append(ask)
-            try:
+                await self._enter(ask)
+                answer = await self._prepare(ask, window)
+                if answer:
+                    return answer
                 await ask.answered.wait()
             finally:
-                self._give_up(ask)
+                self._leave(ask)
         assert ask.answer is not None
         return ask.answer
 
-    async def _prepared(self, window: Window | Callable[[], Awaitable[Window]]) -> Any | WindowError:
-        read = window if isinstance(window, Window) else await window()
+    async def _enter(self, ask: _Ask) -> None:
+        self._door.add(ask, current_time())
+        self._admit()
+        await ask.admitted.wait()
+
+    def _admit(self) -> None:
+        """Let in whose turn it is, while there are places, and hands: what is let in early would wait in no fair order.
+
+        While one window is prepared the next one is read, so there are two hands for every thread.
+        """
+        while self._door and len(self._coming) < 2 * self._can.lanes:
+            free = self._places - self._inside
+            ask = self._door.next(current_time()) if free > self._kept else self._door.fairest()
+            if free <= 0 or (free <= self._kept and ask.account.inside):
+                return
+            self._door.remove(ask)
+            self._inside += 1
+            self._coming.add(ask)
+            ask.account.inside += 1
+            ask.admitted.set()
+
+    async def _prepare(self, ask: _Ask, window: Window | Callable[[], Awaitable[Window]]) -> WindowError | None:
+        """Make it ready, or tell why it cannot be."""
         try:
-            return await to_thread.run_sync(self.engine.prepare, read, limiter=self._preparing)
+            read = window if isinstance(window, Window) else await window()
+            item = await to_thread.run_sync(self.engine.prepare, read, limiter=self._preparing)
+            ask.item, ask.key = item, self.engine.batch_key(item)
+            ask.expect(self.engine.cost(item))
+            self._ready.add(ask, current_time())
+            return None
         except EngineLost:
             raise
         except Exception as error:
             return _broken(error, windows=1)
+        finally:
+            self._has_come(ask)
 
-    def _give_up(self, ask: _Ask) -> None:
-        """Nobody waits for this window any more; a batch for nobody is told to stop."""
+    def _has_come(self, ask: _Ask) -> None:
+        """It is ready, or never will be: there is a hand for the next one."""
+        self._coming.discard(ask)
+        self._admit()
+        self._arrived.set()
+
+    def _leave(self, ask: _Ask) -> None:
+        """It is answered, or nobody waits for it any more; a batch for nobody is told to stop."""
         ask.given_up = True
-        if ask in self._ready:
-            self._ready.remove(ask)
-        if ask.batch and all(other.given_up for other in ask.batch.asks):
+        for line in (self._door, self._ready):
+            if ask in line:
+                line.remove(ask)
+        if ask.batch is None:
+            ask.give_up()
+        elif all(other.given_up for other in ask.batch.asks):
             ask.batch.cancel.set()
+        if ask.admitted.is_set():
+            ask.account.inside -= 1
+            self._inside -= 1
+        self._has_come(ask)
+
+    # ── the lanes ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _lane(self) -> None:
         thread = CapacityLimiter(1)
@@ -164,48 +253,124 @@ class ModelRoom:
             while not self._is_due():
                 self._arrived = anyio.Event() if self._arrived.is_set() else self._arrived
                 await self._arrived.wait()
-            batch = self._next_batch()
+            share = -(-len(self._ready) // self._idle)
+            asks = self._ready.pick(current_time(), min(share, self._max_batch))
             self._idle -= 1
-            for ask, answer in zip(batch.asks, await self._run(batch, thread), strict=True):
-                ask.answer = answer
-                ask.answered.set()
+            with self._astir():
+                await self._run(_Batch(asks), thread)
+            for ask in asks:
+                ask.settle()
 
     def _is_due(self) -> bool:
         """Whether there is a batch to run: all that will be ready in a moment, or as much as one can take."""
-        return len(self._ready) >= (self._can.max_batch if self._coming else 1)
+        return self._loaded and len(self._ready) >= (self._max_batch if self._coming else 1)
 
-    def _next_batch(self) -> _Batch:
-        """The oldest window and those that may share its pass, in order of age; idle lanes share what is there."""
-        key = self._ready[0].key
-        alike = [ask for ask in self._ready if ask.key == key]
-        share = -(-len(alike) // self._idle)
-        batch = _Batch(alike[: min(share, self._can.max_batch)])
-        for ask in batch.asks:
-            ask.batch = batch
-            self._ready.remove(ask)
-        return batch
-
-    async def _run(self, batch: _Batch, thread: CapacityLimiter) -> Sequence[Draft | WindowError]:
-        """Every batch that the device runs passes here. One that breaks is done again a window at a time."""
-        started = self._began[batch] = current_time()
+    async def _run(self, batch: _Batch, thread: CapacityLimiter) -> None:
+        """Every batch that the device runs passes here. One that breaks is run again in parts."""
         try:
-            items = [ask.item for ask in batch.asks]
-            return await to_thread.run_sync(self.engine.run, items, batch.cancel, limiter=thread)
+            with self._timed(batch):
+                items = [ask.item for ask in batch.asks]
+                answers = await to_thread.run_sync(self.engine.run, items, batch.cancel, limiter=thread)
         except EngineLost:
             raise
         except Exception as error:
-            broken = _broken(error, windows=len(batch.asks))
-            if len(batch.asks) == 1:
-                return [broken]
+            for part in self._parts(batch.asks, error):
+                if asks := [ask for ask in part if not ask.given_up]:
+                    await self._run(_Batch(asks), thread)
+        else:
+            for ask, answer in zip(batch.asks, answers, strict=True):
+                ask.tell(answer)
+
+    @contextmanager
+    def _timed(self, batch: _Batch) -> Iterator[None]:
+        """Its seconds are shared by its windows in proportion to what they were expected to take."""
+        started = self._began[batch] = current_time()
+        try:
+            yield
         finally:
             del self._began[batch]
-            self._busy += current_time() - started
+            seconds = current_time() - started
+            self._busy += seconds
             self._batches += 1
             self._windows += len(batch.asks)
-        alone = [_Batch([ask], batch.cancel) for ask in batch.asks]
-        return [answer for one in alone for answer in await self._run(one, thread)]
+            cost = sum(ask.cost for ask in batch.asks)
+            for ask in batch.asks:
+                ask.seconds += seconds * ask.cost / cost
+
+    def _parts(self, asks: Sequence[_Ask], error: Exception) -> Sequence[Sequence[_Ask]]:
+        """What of a batch that broke is to be run again; a window that it cannot be is told why."""
+        if isinstance(error, BatchTooBig) and len(asks) > 1:
+            half = -(-len(asks) // 2)
+            self._max_batch = min(self._max_batch, half)
+            log.warning("batch-too-big", windows=len(asks), max_batch=self._max_batch)
+            return asks[:half], asks[half:]
+        if isinstance(error, LaneLost):
+            log.warning("lane-lost", windows=len(asks))
+            return [[ask] for ask in asks if not _is_told_of(ask)]
+        broken = _broken(error, windows=len(asks))
+        if len(asks) > 1:
+            return [[ask] for ask in asks]
+        asks[0].tell(broken)
+        return ()
+
+    # ── a quiet room ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _give_memory_back(self) -> None:
+        while True:
+            await self._quiet_for(QUIET_SECONDS)
+            await to_thread.run_sync(give_back_freed_memory)
+            await self._stirred.wait()
+
+    async def _unload_when_idle(self) -> None:
+        while True:
+            if self._loaded:
+                await self._quiet_for(self._idle_unload_seconds)
+                self._loaded = False
+                await to_thread.run_sync(self.engine.unload)
+                await to_thread.run_sync(give_back_freed_memory)
+                log.info("engine-unloaded")
+            await self._stirred.wait()
+            await to_thread.run_sync(self.engine.reload)
+            self._loaded, self._max_batch = True, self._can.max_batch
+            self._arrived.set()
+            log.info("engine-reloaded")
+
+    async def _quiet_for(self, seconds: float) -> None:
+        """Return as soon as there has been nothing in the room for so long."""
+        while True:
+            await self._quiet.wait()
+            with move_on_after(seconds):
+                await self._stirred.wait()
+            if not self._stirred.is_set():
+                return
+
+    @contextmanager
+    def _astir(self) -> Iterator[None]:
+        """The room is not quiet meanwhile."""
+        if not self._at_work:
+            self._stirred.set()
+            self._quiet = anyio.Event()
+        self._at_work += 1
+        try:
+            yield
+        finally:
+            self._at_work -= 1
+            if not self._at_work:
+                self._quiet.set()
+                self._stirred = anyio.Event()
+
+
+def _is_told_of(ask: _Ask) -> bool:
+    """Whether a window has lost its last lane now."""
+    ask.lanes_lost += 1
+    if ask.lanes_lost < LANES_A_WINDOW_MAY_LOSE:
+        return False
+    ask.tell(WindowError(f"the engine's process ended or hung on this window {ask.lanes_lost} times"))
+    return True
 
 
 def _broken(error: Exception, *, windows: int) -> WindowError:
     log.warning("engine-failed", windows=windows, error=type(error).__name__, exc_info=error)
+    if isinstance(error, BatchTooBig):
+        return WindowError("the device has not the memory for this window, even alone; set a smaller ENGINE__MODEL")
     return WindowError(f"the engine failed on this window ({type(error).__name__})")
