@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, groupby
+from math import exp
 from statistics import fmean
+from typing import Final
 
 from anyio.lowlevel import checkpoint
 
@@ -15,11 +17,32 @@ from pipeline.transcript import Crosstalk, Notice, Segment, Track, Word
 from stages.bleed import suppressed, whose
 from stages.engines import Draft, WindowError
 from stages.messages import Bleed, TrackAudio, TrackTranscript
+from stages.readings import Read
 from stages.spool import SAMPLE_RATE, Region
 from stages.turns import utterances
 from stages.windows import SpeechWindow
 
-Answer = tuple[SpeechWindow, Draft | WindowError]
+BEFORE_CHARACTERS: Final = 1000
+"""Of the text before a window: about as much as the 223 tokens hold that Whisper has room for."""
+
+LISTED: Final = 20
+"""Places that a warning lists."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What was heard in a window."""
+
+    window: SpeechWindow
+    read: Read
+
+    def with_language_of(self, whole: Draft) -> Answer:
+        """The same of a part, which was told the language that the whole was found to be in."""
+        part = self.read.answer
+        if isinstance(part, WindowError):
+            return self
+        known = replace(part, language_probability=whole.language_probability)
+        return replace(self, read=replace(self.read, answer=known))
 
 
 @dataclass(slots=True)
@@ -39,10 +62,27 @@ class Answers:
     windows: list[SpeechWindow] = field(default_factory=list)
     given: dict[int, Sequence[Answer]] = field(default_factory=dict)
 
-    def settle_language(self, answer: Draft | WindowError) -> None:
+    def settle_language(self, n: int) -> None:
         """The first window in which something was said speaks for the track; silence says nothing."""
-        if isinstance(answer, Draft) and answer.text:
-            self.language, self.language_probability = answer.language, answer.language_probability
+        drafts = (answer.read.answer for answer in self.given[n])
+        said = next((draft for draft in drafts if isinstance(draft, Draft) and draft.text), None)
+        if said:
+            self.language, self.language_probability = said.language, said.language_probability
+
+    def before(self) -> str | None:
+        """The end of what has been said, once all windows so far have their answers.
+
+        Text from before a doubtful window is not used again, lest a fault be carried on: openai/whisper, which has this
+        as prompt_reset_since, and faster-whisper as prompt_reset_on_temperature, forget it above a temperature of 0.5.
+        """
+        said: list[str] = []
+        for n in reversed(range(len(self.windows))):
+            if len(self.given[n]) > 1 or any(answer.read.is_doubtful for answer in self.given[n]):
+                break
+            said[:0] = [draft.text for _, draft in _drafts(self.given[n])]
+            if sum(map(len, said)) >= BEFORE_CHARACTERS:
+                break
+        return " ".join(filter(None, said))[-BEFORE_CHARACTERS:] or None
 
     async def transcript(self) -> TrackTranscript:
         """What all windows come to, once each has its answer."""
@@ -55,13 +95,8 @@ class Answers:
     def _in_order(self) -> Iterator[Answer]:
         return chain.from_iterable(self.given[n] for n in range(len(self.windows)))
 
-    def _drafts(self) -> Iterator[tuple[SpeechWindow, Draft]]:
-        for window, answer in self._in_order():
-            if isinstance(answer, Draft):
-                yield window, answer
-
     def _error(self) -> JobError | None:
-        broken = [answer for _, answer in self._in_order() if isinstance(answer, WindowError)]
+        broken = [heard for answer in self._in_order() if isinstance(heard := answer.read.answer, WindowError)]
         if not broken:
             return None
         which = f"{len(broken)} of {len(self.windows)} windows" if len(self.windows) > 1 else "Its only window"
@@ -85,7 +120,7 @@ class Answers:
     async def _segments(self) -> AsyncGenerator[Segment, None]:
         """Utterances never join windows, so each has the numbers of the one window it was heard in."""
         n, reached = 0, _placed(self.item).start_offset
-        for window, draft in self._drafts():
+        for window, draft in _drafts(self._in_order()):
             await checkpoint()  # hours of words must not hold the loop
             for said in _said(window, draft, self.marked, reached):
                 yield Segment(
@@ -95,7 +130,7 @@ class Answers:
                     end=said.end,
                     text=said.text,
                     language=draft.language,
-                    confidence=_mean(word.confidence for word in said.words or ()),
+                    confidence=_confidence(said.words, draft),
                     avg_logprob=_rounded(draft.avg_logprob),
                     no_speech_prob=_rounded(draft.no_speech_prob),
                     compression_ratio=_rounded(draft.compression_ratio),
@@ -108,12 +143,39 @@ class Answers:
         track, warnings = self.item.track.id, [*self.item.spool.warnings]
         if self.left_out:
             warnings.append(suppressed(track, self.left_out))
+        warnings += _doubts(track, [*self._in_order()])
         if error:
             warnings.append(Notice(code="track-failed", track=track, detail=error.detail))
         elif not segments:
             but = " but by voices of other tracks, which were left out" if self.left_out else ""
             warnings.append(Notice(code="track-silent", track=track, detail=f"Nothing was said on this track{but}."))
         return tuple(warnings)
+
+
+def _drafts(answers: Iterable[Answer]) -> Iterator[tuple[SpeechWindow, Draft]]:
+    for answer in answers:
+        if isinstance(answer.read.answer, Draft):
+            yield answer.window, answer.read.answer
+
+
+def _doubts(track: str, answers: Sequence[Answer]) -> Iterator[Notice]:
+    """What of a track is not told, or not to its end, and where; one notice of each kind."""
+    dropped = [answer.window for answer in answers if answer.read.dropped]
+    if dropped:
+        detail = f"What the model made up, by its own numbers, was left out: {_places(dropped)}."
+        yield Notice(code="hallucination-dropped", track=track, detail=detail)
+    cut = [window for window, draft in _drafts(answers) if draft.cut and draft.text]
+    if cut:
+        detail = f"More was said than the model can write at once, and the end is missing: {_places(cut)}."
+        yield Notice(code="text-cut", track=track, detail=detail)
+
+
+def _places(windows: Sequence[SpeechWindow]) -> str:
+    count = "1 passage" if len(windows) == 1 else f"{len(windows)} passages"
+    places = [f"{window.begins:.2f}-{window.passed:.2f} s" for window in windows[:LISTED]]
+    if len(windows) > LISTED:
+        places.append(f"{len(windows) - LISTED} more")
+    return f"{count}, {', '.join(places)}"
 
 
 def passed_on(item: TrackAudio) -> TrackTranscript:
@@ -169,6 +231,16 @@ def _placed(item: TrackAudio) -> Track:
     """The track with its true place on the media's clock, to the millisecond as all times are told."""
     begins, ends = round(min(item.spool.begins, item.spool.seconds), 3), round(item.spool.seconds, 3)
     return item.track.model_copy(update={"start_offset": begins, "duration": round(ends - begins, 3)})
+
+
+def _confidence(words: Sequence[Word] | None, draft: Draft) -> float | None:
+    """The mean of the words' confidences, each of which is the mean probability that the model gives its tokens.
+
+    Without words the geometric mean of all tokens' probabilities, which is what avg_logprob is the logarithm of.
+    """
+    if words:
+        return _mean(word.confidence for word in words)
+    return None if draft.avg_logprob is None else _rounded(min(1.0, exp(draft.avg_logprob)))
 
 
 def _mean(confidences: Iterable[float]) -> float | None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import AbstractAsyncContextManager, aclosing
-from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -14,18 +13,16 @@ from pipeline.claim import Claim
 from pipeline.jobs import JobRequest
 from pipeline.settings import AudioSettings
 from pipeline.stage import Map
-from stages.answers import Answer, Answers, passed_on
+from stages.answers import Answers, passed_on
 from stages.bleed import own_speech, whose
-from stages.engines import Draft, Options, Window, WindowError
+from stages.engines import Options
 from stages.engines.room import Asker, ModelRoom
+from stages.hearing import Hearing
 from stages.messages import TrackAudio, TrackTranscript
-from stages.missed import apart, missed
+from stages.readings import QUALITIES
 from stages.speech import regions
 from stages.spool import Region
 from stages.windows import SpeechWindow, windows
-
-BEAMS = {"fast": 1, "balanced": 5}
-"""Beam widths: greedy, and the width that Whisper's command line and faster-whisper use."""
 
 
 class Transcriber(Map[TrackAudio, TrackTranscript]):
@@ -46,15 +43,21 @@ class Transcriber(Map[TrackAudio, TrackTranscript]):
         return await answers.transcript()
 
     async def _listen(self, claim: Claim, answers: Answers) -> None:
-        """Ask one window at a time until the language is settled, by a voice of the track's own, and then several."""
+        """Ask one window at a time until the language is settled, by a voice of the track's own, and then several.
+
+        In lock-step it stays at one window, as each is given the text before it; those of other tracks run beside it.
+        """
+        request = claim.job.request
         places = Semaphore(self._room.windows_per_track)
         async with anyio.create_task_group() as group, aclosing(self._windows(answers)) as found:
             async for window in found:
-                n = len(answers.windows)
+                n, options = len(answers.windows), _options(request, answers)
                 answers.windows.append(window)
-                options = _options(claim.job.request, answers.language)
-                if answers.language is None and not whose(window.regions, answers.marked):
-                    answers.settle_language(await self._ask(claim, answers, n, options))
+                unsettled = answers.language is None and not whose(window.regions, answers.marked)
+                if unsettled or QUALITIES[request.quality].lock_step:
+                    await self._ask(claim, answers, n, options)
+                    if unsettled:
+                        answers.settle_language(n)
                     continue
                 await places.acquire()
                 group.start_soon(self._ask, claim, answers, n, options, places)
@@ -67,33 +70,14 @@ class Transcriber(Map[TrackAudio, TrackTranscript]):
 
     async def _ask(
         self, claim: Claim, answers: Answers, n: int, options: Options, place: Semaphore | None = None
-    ) -> Draft | WindowError:
-        window = answers.windows[n]
-        answer = await self._hear(claim, window, answers, options)
-        answers.given[n] = ((window, answer),)
-        if isinstance(answer, Draft) and missed(window, answer):
-            answers.given[n] = await self._hear_apart(claim, window, answer, answers, options)
-        _advance(claim, answers.item, window.passed)
+    ) -> None:
+        item, window = answers.item, answers.windows[n]
+        temperatures = QUALITIES[claim.job.request.quality].temperatures
+        hearing = Hearing(self._room, Asker.of(claim, item.track.id), item.spool, answers.left_out, temperatures)
+        answers.given[n] = await hearing.of(window, options)
+        _advance(claim, item, window.passed)
         if place:
             place.release()
-        return answer
-
-    async def _hear(
-        self, claim: Claim, window: SpeechWindow, answers: Answers, options: Options
-    ) -> Draft | WindowError:
-        async def read() -> Window:
-            return Window(await window.samples(answers.item.spool, answers.left_out), options)
-
-        return await self._room.ask(read, Asker.of(claim, answers.item.track.id))
-
-    async def _hear_apart(
-        self, claim: Claim, window: SpeechWindow, whole: Draft, answers: Answers, options: Options
-    ) -> Sequence[Answer]:
-        """The pieces of a window each for itself, if that tells more than the window as a whole did."""
-        options = replace(options, language=whole.language)
-        parts = [(piece, await self._hear(claim, piece, answers, options)) for piece in apart(window)]
-        words = sum(len(part.words) for _, part in parts if isinstance(part, Draft))
-        return parts if words > len(whole.words) else ((window, whole),)
 
 
 async def _each(found: Iterable[Region]) -> AsyncGenerator[Region, None]:
@@ -110,12 +94,15 @@ def _none_yet(item: TrackAudio, request: JobRequest) -> Answers:
     )
 
 
-def _options(request: JobRequest, language: str | None) -> Options:
+def _options(request: JobRequest, answers: Answers) -> Options:
+    quality = QUALITIES[request.quality]
     return Options(
-        language=language,
+        language=answers.language,
         task="translate" if request.target_language else "transcribe",
         prompt=request.prompt,
-        beam=BEAMS[request.quality],
+        before=answers.before() if quality.lock_step else None,
+        beam=quality.beam,
+        short=quality.short,
     )
 
 

@@ -14,10 +14,10 @@ from tests.stages.transcribing import (
     DAMAGE,
     Samples,
     Scripted,
-    draft,
     known,
     side_by_side,
     spooled,
+    steady,
     transcribed,
 )
 
@@ -25,7 +25,7 @@ from tests.stages.transcribing import (
 async def test_a_window_that_fails_fails_its_track_and_what_else_was_heard_is_kept(
     claim: Claim, tmp_path: Path, sonnets: Samples
 ) -> None:
-    engine = Scripted(draft((0.0, 1.0)), WindowError("the decoder is stuck"), draft((0.0, 1.0)))
+    engine = Scripted(steady(13), WindowError("the decoder is stuck"))
     heard = await transcribed(claim, engine, await spooled(tmp_path / "t", sonnets))
     assert isinstance(heard.error, EngineFailed)
     assert heard.error.detail == "1 of 5 windows: the decoder is stuck."

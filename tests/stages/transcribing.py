@@ -58,6 +58,11 @@ def draft(*times: tuple[float, float], language: str = "en", probability: float 
     return Draft(text, words, language, probability, -0.25, 0.125, 1.5)
 
 
+def steady(seconds: float, language: str = "en", probability: float | None = 0.9) -> Draft:
+    """So many seconds full of words, each a second long."""
+    return draft(*((float(n), n + 1.0) for n in range(round(seconds))), language=language, probability=probability)
+
+
 SILENCE = draft(language="cy")
 
 

@@ -1,0 +1,119 @@
+"""The readings of one window: asked for again where one fails its checks, and the best of them kept.
+
+    temperature 0 ─ passes? ─▶ kept
+                  └ 0.4 ─ passes? ─▶ the best of two
+                        └ 0.8 ─▶ the best of three, or none: its text is left out, with a warning
+
+Whisper's numbers tell which reading is in doubt; the times of its words tell which one was made up. A phrase that is
+said six times packs as well as a loop does, but each of its words has a time at which it is heard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+from stages.engines import Draft, Options, WindowError
+from stages.engines.checks import IMPROBABLE, LOOP, is_silence
+
+WORDLESS: Final = 0.01
+"""Seconds; a shorter word has none, as attention is told in steps of 0.02 s."""
+
+SQUEEZED: Final = 0.2
+"""The most words without a length that a text may have. Of real clips 1 in 15 had none, of clips repeated up to 18
+times 1 in 5; of loops on noise, backward speech and misleading prompts 3 in 10 to 19 in 20 (*base*, 2 × 45 windows)."""
+
+FEW: Final = 3
+"""Words without a length that any text may have: one at the end of a window is cut short."""
+
+Ask = Callable[[Options], Awaitable[Draft | WindowError]]
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """What a client's word for quality means. ``lock_step``: each window is given the text before it."""
+
+    beam: int
+    temperatures: tuple[float, ...]
+    short: bool = False
+    lock_step: bool = False
+
+
+LADDER: Final = (0.0, 0.4, 0.8)  # every other step of openai/whisper's, which has six
+
+QUALITIES: Final[dict[Literal["fast", "balanced", "accurate"], Quality]] = {
+    "fast": Quality(1, (0.0,), short=True),
+    "balanced": Quality(5, LADDER),  # 5 beams, as Whisper's command line and faster-whisper have
+    "accurate": Quality(5, LADDER, lock_step=True),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What the readings of a window came to. ``dropped``: there was text, and all of it was made up."""
+
+    answer: Draft | WindowError
+    readings: int = 1
+    dropped: bool = False
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether this is nothing to go on from: the next window is better heard without it."""
+        return self.readings > 1 or self.dropped or isinstance(self.answer, WindowError)
+
+
+async def read(ask: Ask, options: Options, temperatures: tuple[float, ...]) -> Read:
+    """Ask at one temperature after the other until a reading passes. An error after the first one ends the asking."""
+    first = await ask(options)
+    if isinstance(first, WindowError):
+        return Read(first)
+    readings = [first]
+    # What the text before led to may have been the fault.
+    again = replace(options, language=first.language, before=None)
+    for temperature in temperatures[1:]:
+        if passes(readings[-1]):
+            break
+        answer = await ask(replace(again, temperature=temperature))
+        if isinstance(answer, WindowError):
+            break
+        readings.append(replace(answer, language_probability=first.language_probability))
+    return _best(readings)
+
+
+def passes(draft: Draft) -> bool:
+    """Whether there is no reason to ask again. Silence is no reason, whatever was written in it."""
+    if is_silent(draft):
+        return True
+    repetitive = (draft.compression_ratio or 0.0) > LOOP
+    improbable = draft.avg_logprob is not None and draft.avg_logprob < IMPROBABLE
+    return not (repetitive or improbable or is_made_up(draft))
+
+
+def is_made_up(draft: Draft) -> bool:
+    """Whether a text has no place in the sound: of its words too many have no length.
+
+    An engine that gives no times of words is judged by the compression ratio, and what is said again and again is lost.
+    """
+    if not draft.words:
+        return (draft.compression_ratio or 0.0) > LOOP
+    squeezed = sum(word.end - word.start < WORDLESS for word in draft.words)
+    return squeezed >= FEW and squeezed > SQUEEZED * len(draft.words)
+
+
+def _best(readings: list[Draft]) -> Read:
+    """The most probable of those that were not made up."""
+    good = [draft for draft in readings if draft.text and not is_made_up(draft) and not is_silent(draft)]
+    if good:
+        best = max(good, key=lambda draft: -float("inf") if draft.avg_logprob is None else draft.avg_logprob)
+        return Read(best, len(readings))
+    # An engine leaves out by itself what it wrote into silence, and its numbers tell that it did.
+    dropped = any(draft.text or is_silent(draft) for draft in readings)
+    return Read(replace(readings[-1], text="", words=()), len(readings), dropped)
+
+
+def is_silent(draft: Draft) -> bool:
+    """Whether the model itself thinks that nobody speaks; an engine that cannot tell never does."""
+    if draft.no_speech_prob is None or draft.avg_logprob is None:
+        return False
+    return is_silence(draft.no_speech_prob, draft.avg_logprob)
