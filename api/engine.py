@@ -30,9 +30,10 @@ class CapabilitiesView(View):
 
 
 class RoomView(View):
-    """Since this replica began, over all tenants. A window is up to 30 s of speech."""
+    """Over all tenants, since this replica began. A window is up to 30 s of speech."""
 
     ready: int = Field(description="Windows that wait for a lane.")
+    outside: int = Field(description="Windows that wait for room to wait in.")
     batches: int
     windows: int
     busy_seconds: float = Field(description="Summed over lanes.")

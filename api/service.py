@@ -155,6 +155,7 @@ def new_room(engine: Engine, settings: Settings) -> ModelRoom:
         memory_limit=settings.engine.memory_limit,
         jobs=settings.queue.jobs_in_flight,
         tracks_per_job=settings.audio.max_tracks,
+        idle_unload_seconds=settings.engine.idle_unload_seconds,
     )
 
 
@@ -179,8 +180,14 @@ def engine_state(
             lanes=can.lanes,
             cancellable=can.cancellable,
         ),
-        loaded_since=started,
-        room=RoomView(ready=now.ready, batches=now.batches, windows=now.windows, busy_seconds=now.busy_seconds),
+        loaded_since=started if now.loaded else None,
+        room=RoomView(
+            ready=now.ready,
+            outside=now.outside,
+            batches=now.batches,
+            windows=now.windows,
+            busy_seconds=round(now.busy_seconds, 3),
+        ),
         stages=tuple(
             StageView(stage=one.stage, waiting=one.waiting, active=one.active, workers=one.workers)
             for one in line.statistics()

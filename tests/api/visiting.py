@@ -32,7 +32,7 @@ STATE = EngineState(
         languages=("de", "en", "fr"), words=True, translate=True, prompt=True, batch=8, lanes=2, cancellable=False
     ),
     loaded_since=None,
-    room=RoomView(ready=3, batches=7, windows=40, busy_seconds=5.5),
+    room=RoomView(ready=3, outside=0, batches=7, windows=40, busy_seconds=5.5),
     stages=(StageView(stage="downloader", waiting=2, active=8, workers=8),),
     version="0",
 )
