@@ -7,8 +7,8 @@ A lane keeps a child: it hands it over when its engine is loaded, waits for its 
 has the weights to itself, so memory grows with the lanes. It ends when its pipe does, and so with the parent, however
 that ends. What is asked crosses as samples, not features: a window whose child is gone can be asked again.
 
-Measured on two busy cores: eight windows of 30 s cross in 7 to 8 ms and one in 2 to 4, where the engine needs seconds. A
-child with base in int8 holds 0.39 GB when loaded, 0.45 at work, 0.21 when it has been idle.
+Measured on two busy cores: eight windows of 30 s cross in 7 to 8 ms and one in 2 to 4, where the engine needs seconds.
+A child with base in int8 holds 0.39 GB when loaded, 0.45 at work, 0.21 when it has been idle.
 """
 
 from __future__ import annotations
