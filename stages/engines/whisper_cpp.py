@@ -1,0 +1,248 @@
+"""Whisper through whisper.cpp: one context of one thread a lane, or one on Metal, each with weights of its own.
+
+There are no batches: a window is read by whisper.cpp as a recording of its own, all of it at once.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+from codecs import getincrementaldecoder
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from queue import SimpleQueue
+from statistics import fmean
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import ConfigError, EngineLost
+from pipeline.settings import EngineSettings, cores
+from pipeline.transcript import EngineInfo
+from stages.engines import CancelFlag, Capabilities, Draft, Options, Window, WindowError, weights
+from stages.engines.allocator import give_back_freed_memory
+from stages.engines.checks import compression_ratio
+from stages.engines.whisper_context import Context, How, Model, Reading, Token
+from stages.engines.words import APPENDED, PREPENDED, Aligned, timed
+
+MOST_SAMPLES: Final = 480_000  # the 30 s that Whisper's encoder takes
+FAINT: Final = 10 ** (-55 / 20)  # -55 dBFS: the gate before Silero lets nothing below it pass either
+SPACELESS: Final = frozenset({"zh", "ja", "th", "lo", "my", "yue"})  # as in openai/whisper, tokenizer.py
+METAL_THREADS: Final = 4  # whisper.cpp's default, for what the processor does beside
+
+# Base in float16 on one core: a window's encoding, with its language another one, and a second of speech decoded.
+ENCODE_SECONDS: Final = 2.9
+DECODE_SECONDS: Final = 0.08
+
+NOBODY = WindowError("Nobody waits for this window any more.")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """A window that waits for its context, which makes the features. ``flaw`` says why it cannot be done."""
+
+    samples: NDArray[np.float32]
+    options: Options
+    flaw: str | None
+
+    @property
+    def seconds(self) -> float:
+        return len(self.samples) / 16_000
+
+    @property
+    def silent(self) -> bool:
+        """Too faint for anybody to be heard in it; Whisper would fill it with words of its own."""
+        return bool(np.abs(self.samples).max(initial=0.0) <= FAINT)
+
+
+def load(settings: EngineSettings) -> WhisperCpp:
+    device = choose_device(settings.device)
+    if settings.compute_type != "auto":
+        raise ConfigError(
+            f"ENGINE__COMPUTE_TYPE={settings.compute_type}, but whisper.cpp computes in the type of its file; "
+            "set it to auto, and ENGINE__MODEL to a file of another type."
+        )
+    model = Model.at(weights.find(settings.model, settings, "ggml", progress=True))
+    lanes = 1 if device == "mps" else settings.threads or cores()
+    return WhisperCpp(model, name=settings.model, device=device, lanes=lanes)
+
+
+def choose_device(asked: str, *, system: str = sys.platform, machine: str | None = None) -> str:
+    """``cpu`` or ``mps``. Raises ``ConfigError`` when a device is asked for that whisper.cpp cannot use here."""
+    has_metal = system == "darwin" and (machine or platform.machine()) == "arm64"
+    if asked == "cuda":
+        raise ConfigError(
+            "ENGINE__DEVICE=cuda, but pywhispercpp comes without CUDA; "
+            "set it to auto, or ENGINE__BACKEND to faster_whisper."
+        )
+    if asked == "mps" and not has_metal:
+        raise ConfigError(
+            "ENGINE__DEVICE=mps, but Metal is only on a Mac with Apple's processor; set it to cpu or auto."
+        )
+    if asked == "auto":
+        return "mps" if has_metal else "cpu"
+    return asked
+
+
+class WhisperCpp:
+    """Memory is that of the weights times the lanes: whisper.cpp's binding has no states that share them."""
+
+    def __init__(self, model: Model, *, name: str, device: str, lanes: int) -> None:
+        self._model = model
+        self._lanes = lanes
+        self._contexts: SimpleQueue[Context] = SimpleQueue()
+        self.info = EngineInfo(
+            backend="whisper_cpp",
+            model=name,
+            device=device,
+            compute_type=model.compute_type,
+            version=version("pywhispercpp"),
+        )
+        self.capabilities = Capabilities(
+            lanes=lanes,
+            max_batch=1,
+            languages=model.languages(),
+            words=True,
+            translate=model.multilingual,
+            prompt=True,
+            cancellable=True,
+            bytes_per_item=4 * MOST_SAMPLES,
+        )
+        self._open()
+
+    def prepare(self, window: Window) -> Prepared:
+        return Prepared(window.samples, window.options, self._flaw(window))
+
+    def batch_key(self, item: Prepared) -> Hashable:  # noqa: ARG002 - a batch is one window, and any will do
+        return None
+
+    def cost(self, item: Prepared) -> float:
+        passes = 1 if item.options.language else 2
+        return passes * ENCODE_SECONDS + DECODE_SECONDS * item.seconds
+
+    def run(self, batch: Sequence[Prepared], cancel: CancelFlag) -> Sequence[Draft | WindowError]:
+        context = self._contexts.get_nowait()  # there is one for each lane
+        try:
+            return [self._hear(context, item, cancel) for item in batch]
+        finally:
+            self._contexts.put(context)
+
+    def unload(self) -> None:
+        while not self._contexts.empty():
+            self._contexts.get_nowait().close()
+        give_back_freed_memory()
+
+    def reload(self) -> None:
+        try:
+            self._open()
+        except (OSError, ConfigError) as error:
+            raise EngineLost(f"The model cannot be loaded any more: {error}") from error
+
+    def close(self) -> None:
+        self.unload()
+
+    def _open(self) -> None:
+        metal = self.info.device == "mps"
+        for _ in range(self._lanes):
+            self._contexts.put(Context(self._model, metal=metal, threads=METAL_THREADS if metal else 1))
+
+    def _hear(self, context: Context, item: Prepared, cancel: CancelFlag) -> Draft | WindowError:
+        if item.flaw:
+            return WindowError(item.flaw)
+        if item.silent:
+            return self._nothing(item)
+        if cancel.is_set():
+            return NOBODY
+        try:
+            reading = context.read(item.samples, self._how(item.options), cancel.is_set)
+        except RuntimeError as error:
+            return WindowError(f"The window cannot be decoded: {error}.")
+        return _draft(item, reading) if reading else NOBODY
+
+    def _how(self, options: Options) -> How:
+        return How(
+            language=options.language if self._model.multilingual else "en",
+            translate=options.task == "translate" and self._model.multilingual,
+            prompt=options.prompt or "",
+            before=options.before or "",
+            beam=options.beam,
+            temperature=options.temperature,
+        )
+
+    def _nothing(self, item: Prepared) -> Draft:
+        """What is heard in silence; a language that had to be detected there has no evidence."""
+        language = item.options.language if self._model.multilingual else "en"
+        return Draft("", (), language or "en", None if language else 0.0, None, None, None, item.options.temperature)
+
+    def _flaw(self, window: Window) -> str | None:
+        language = window.options.language
+        if len(window.samples) > MOST_SAMPLES:
+            return f"The window is {window.seconds:.1f} s long; Whisper takes 30 s at most."
+        if not np.isfinite(window.samples).all():
+            return "The window holds samples that are not finite numbers."
+        if self._model.multilingual and language is not None and language not in self.capabilities.languages:
+            return f"The model {self.info.model!r} does not know the language {language!r}."
+        return None
+
+
+def _draft(item: Prepared, reading: Reading) -> Draft:
+    written = "en" if item.options.task == "translate" else reading.language
+    words = timed(joined(reading.tokens, spaceless=written in SPACELESS), item.seconds)
+    text = "".join(word.word for word in words).strip()
+    return Draft(
+        text=text,
+        words=words if text else (),
+        language=reading.language,
+        language_probability=reading.language_probability,
+        avg_logprob=reading.avg_logprob,
+        no_speech_prob=None,
+        compression_ratio=compression_ratio(text) if text else None,
+        temperature=item.options.temperature,
+        cut=not reading.whole,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One or more whole characters, by the last token of them."""
+
+    text: str
+    start: float
+    end: float
+    probability: float
+
+    @property
+    def spoken(self) -> bool:
+        return any(map(str.isalnum, self.text))
+
+
+def joined(tokens: Iterable[Token], *, spaceless: bool) -> Iterator[Aligned]:
+    """Words, each with the marks that cling to it, which are not heard: its times are those of its letters."""
+    words: list[list[Piece]] = []
+    for piece in _pieces(tokens):
+        if words and _clings(piece.text, words[-1][-1].text, spaceless=spaceless):
+            words[-1].append(piece)
+        else:
+            words.append([piece])
+    for word in words:
+        spoken = [piece for piece in word if piece.spoken] or word
+        text = "".join(piece.text for piece in word)
+        yield Aligned(text, spoken[0].start, spoken[-1].end, fmean(piece.probability for piece in spoken))
+
+
+def _pieces(tokens: Iterable[Token]) -> Iterator[Piece]:
+    """A character may be spread over several tokens."""
+    decode = getincrementaldecoder("utf-8")("ignore").decode
+    start = 0.0
+    for token in tokens:
+        if text := decode(token.content):
+            yield Piece(text, start, token.end, token.probability)
+            start = token.end
+
+
+def _clings(text: str, before: str, *, spaceless: bool) -> bool:
+    if not spaceless:
+        return not text.startswith(" ") or before.strip() in PREPENDED
+    return text.strip() in APPENDED or before.strip() in PREPENDED

@@ -1,0 +1,242 @@
+"""Whisper base, as it really is, through whisper.cpp."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.errors import ConfigError, EngineLost
+from pipeline.settings import EngineSettings
+from stages.engines import Draft, Engine, Options, Window, WindowError, load
+from stages.engines.whisper_context import Context, Model, Token
+from stages.engines.whisper_cpp import choose_device, joined
+from stages.engines.words import Aligned
+from tests.conformance.engine_suite import Clip, assert_alike, hear, run
+from tests.conformance.whisper_suite import WhisperSuite
+
+pytest.importorskip("pywhispercpp")
+pytestmark = pytest.mark.weights
+
+
+@pytest.fixture(scope="session")
+def settings(base_ggml: Path) -> EngineSettings:
+    return EngineSettings(backend="whisper_cpp", model=str(base_ggml), device="cpu", threads=2)
+
+
+@pytest.fixture(scope="session")
+def whisper_cpp(settings: EngineSettings) -> Iterator[Engine]:
+    engine = load(settings)
+    yield engine
+    engine.close()
+
+
+class TestWhisperCpp(WhisperSuite):
+    @pytest.fixture
+    def engine(self, whisper_cpp: Engine) -> Engine:
+        return whisper_cpp
+
+
+def both_lanes(engine: Engine, windows: Sequence[Window]) -> dict[int, Draft | WindowError]:
+    """What two lanes make of two halves of the windows, each in a thread of its own, at once."""
+    heard: dict[int, Draft | WindowError] = {}
+
+    def lane(first: int) -> None:
+        for place in range(first, len(windows), 2):
+            (heard[place],) = run(engine, [windows[place]])
+
+    lanes = [threading.Thread(target=lane, args=(first,)) for first in range(2)]
+    for thread in lanes:
+        thread.start()
+    for thread in lanes:
+        thread.join()
+    return heard
+
+
+def test_lanes_that_run_at_once_hear_what_one_hears_alone(whisper_cpp: Engine, clip: Callable[[str], Clip]) -> None:
+    windows = [
+        Window(clip("austen_0880"), Options(language="en")),
+        Window(clip("leopard_de"), Options(language="de", beam=1)),
+        Window(clip("leopard_de"), Options(language="de", beam=1, task="translate", temperature=0.4)),
+        Window(clip("austen_0880"), Options(language="en", beam=1, prompt="A young man.")),
+    ]
+    together = both_lanes(whisper_cpp, windows)
+    assert_alike([together[place] for place in range(4)], [run(whisper_cpp, [window])[0] for window in windows])
+
+
+@pytest.mark.parametrize("options", [Options(beam=5), Options(beam=1, temperature=0.8)])
+def test_what_is_drawn_at_random_does_not_depend_on_what_was_drawn_before(
+    settings: EngineSettings, clip: Callable[[str], Clip], options: Options
+) -> None:
+    engine = load(settings.model_copy(update={"threads": 1}))
+    try:
+        windows = [Window(clip(name), options) for name in ("leopard_en", "leopard_es", "leopard_en")]
+        first, _, again = run(engine, windows)
+        assert_alike([first], [again])
+    finally:
+        engine.close()
+
+
+def test_it_hears_exactly_what_pywhispercpp_hears(
+    whisper_cpp: Engine, base_ggml: Path, clip: Callable[[str], Clip]
+) -> None:
+    from pywhispercpp.model import Model as Library
+
+    library = Library(
+        str(base_ggml),
+        redirect_whispercpp_logs_to=None,
+        context_params={"flash_attn": False, "use_gpu": False},
+        n_threads=1,
+        print_progress=False,
+        no_timestamps=True,
+        suppress_nst=True,
+        temperature_inc=0.0,
+    )
+    for name, language in (("jfk", "en"), ("leopard_fr", "fr")):
+        (segment,) = library.transcribe(clip(name), language=language)
+        assert hear(whisper_cpp, clip(name), Options(language=language, beam=1)).text == segment.text
+
+
+def test_nothing_that_one_window_was_told_is_heard_in_the_next(
+    settings: EngineSettings, clip: Callable[[str], Clip]
+) -> None:
+    engine = load(settings.model_copy(update={"threads": 1}))
+    try:
+        plain = Window(clip("leopard_de"), Options(beam=1))
+        told = Window(clip("leopard_en"), Options("en", "translate", prompt="Kwilter", before="Kwilter", short=True))
+        before, _, after = run(engine, [plain, told, plain])
+        assert_alike([before], [after])
+    finally:
+        engine.close()
+
+
+def test_words_have_the_times_that_faster_whisper_gives_them(
+    whisper_cpp: Engine, base: Engine, clip: Callable[[str], Clip]
+) -> None:
+    options = Options(language="en", beam=1)
+    ours, theirs = (hear(engine, clip("jfk"), options).words for engine in (whisper_cpp, base))
+    assert [word.word for word in ours] == [word.word for word in theirs]
+    off = [abs(a - b) for x, y in zip(ours, theirs, strict=True) for a, b in ((x.start, y.start), (x.end, y.end))]
+    assert np.median(off) <= 0.06
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.1, 0.12, 0.17])
+def test_a_window_too_short_for_whisper_cpp_does_not_end_the_process(
+    whisper_cpp: Engine, clip: Callable[[str], Clip], seconds: float
+) -> None:
+    samples = clip("austen_0880")[8_000 : 8_000 + round(seconds * 16_000)]
+    assert all(word.end <= seconds for word in hear(whisper_cpp, samples, Options(language="en", beam=1)).words)
+
+
+def test_a_window_that_nobody_waits_for_is_not_read_to_its_end(
+    whisper_cpp: Engine, clip: Callable[[str], Clip]
+) -> None:
+    cancel = threading.Event()
+    calls = 0
+
+    class After(threading.Event):
+        """Set once it has been looked at a few times: in the middle of decoding."""
+
+        def is_set(self) -> bool:
+            nonlocal calls
+            calls += 1
+            return calls > 4
+
+    for flag in (After(), cancel):
+        cancel.set()
+        (result,) = whisper_cpp.run([whisper_cpp.prepare(Window(clip("jfk"), Options("en", beam=1)))], flag)
+        assert isinstance(result, WindowError)
+    assert 4 < calls < 10
+    assert hear(whisper_cpp, clip("austen_0880"), Options("en", beam=1)).text.endswith("young man.")
+
+
+def test_its_log_goes_nowhere(base_ggml: Path) -> None:
+    loading = f"from pipeline.settings import EngineSettings as E; from stages.engines import load; \
+load(E(backend='whisper_cpp', model={str(base_ggml)!r}, device='cpu', threads=1))"
+    done = subprocess.run([sys.executable, "-c", loading], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_a_model_that_is_gone_cannot_be_brought_back(settings: EngineSettings, base_ggml: Path, tmp_path: Path) -> None:
+    (tmp_path / "ggml-own.bin").symlink_to(base_ggml)
+    engine = load(settings.model_copy(update={"model": str(tmp_path / "ggml-own.bin"), "threads": 1}))
+    engine.unload()
+    (tmp_path / "ggml-own.bin").unlink()
+    with pytest.raises(EngineLost, match="cannot be loaded any more"):
+        engine.reload()
+
+
+@pytest.mark.parametrize("size", [200, 1_000_000])
+def test_a_damaged_model_is_said_in_one_sentence(
+    settings: EngineSettings, base_ggml: Path, tmp_path: Path, size: int
+) -> None:
+    with base_ggml.open("rb") as whole:
+        (tmp_path / "ggml-cut.bin").write_bytes(whole.read(size))
+    with pytest.raises(ConfigError, match=r"cannot load .*ggml-cut\.bin"):
+        load(settings.model_copy(update={"model": str(tmp_path / "ggml-cut.bin")}))
+
+
+def test_another_file_is_no_model(settings: EngineSettings, tmp_path: Path) -> None:
+    (tmp_path / "ggml-none.bin").write_bytes(b"not a model" * 100)
+    with pytest.raises(ConfigError, match="not a ggml file"):
+        load(settings.model_copy(update={"model": str(tmp_path / "ggml-none.bin")}))
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="a Mac has Metal")
+def test_metal_that_is_not_there_is_said_in_one_sentence(base_ggml: Path) -> None:
+    with pytest.raises(ConfigError, match="no Metal on this machine"):
+        Context(Model.at(base_ggml), metal=True, threads=1)
+
+
+def test_the_precision_is_that_of_the_file(settings: EngineSettings, whisper_cpp: Engine) -> None:
+    assert whisper_cpp.info.compute_type == "float16"
+    with pytest.raises(ConfigError, match="ENGINE__COMPUTE_TYPE=int8"):
+        load(settings.model_copy(update={"compute_type": "int8"}))
+
+
+@pytest.mark.parametrize(
+    ("asked", "system", "machine", "device"),
+    [
+        ("auto", "darwin", "arm64", "mps"),
+        ("auto", "darwin", "x86_64", "cpu"),
+        ("auto", "linux", "arm64", "cpu"),
+        ("cpu", "darwin", "arm64", "cpu"),
+        ("mps", "darwin", "arm64", "mps"),
+    ],
+)
+def test_a_device_is_chosen(asked: str, system: str, machine: str, device: str) -> None:
+    assert choose_device(asked, system=system, machine=machine) == device
+
+
+@pytest.mark.parametrize("asked", ["cuda", "mps"])
+def test_a_device_that_is_not_there_is_said_in_one_sentence(asked: str) -> None:
+    with pytest.raises(ConfigError, match=f"ENGINE__DEVICE={asked}, but .*set it to"):
+        choose_device(asked, system="linux", machine="x86_64")
+
+
+def tokens(*contents: bytes) -> list[Token]:
+    """One a tenth of a second, the first with a probability of 1 and each next with an eighth less."""
+    return [Token(content, (n + 1) / 10, 1 - n / 8) for n, content in enumerate(contents)]
+
+
+def test_tokens_become_words_at_the_spaces_before_them() -> None:
+    assert list(joined(tokens(b" An", b" ill", b"-", b"disposed", b",", b" (", b"man", b")."), spaceless=False)) == [
+        Aligned(" An", 0.0, 0.1, 1.0),
+        Aligned(" ill-disposed,", 0.1, 0.4, 0.75),
+        Aligned(" (man).", 0.6, 0.7, 0.25),
+    ]
+
+
+def test_characters_spread_over_tokens_are_put_together() -> None:
+    first, last = "“東京。".encode(), "です".encode()
+    words = joined(tokens(first[:4], first[4:7], first[7:], last, last[:2]), spaceless=True)
+    assert [(word.word, word.start, word.end) for word in words] == [
+        ("“東", 0.1, 0.2),
+        ("京。", 0.2, 0.3),
+        ("です", 0.3, 0.4),
+    ]
