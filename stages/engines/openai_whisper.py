@@ -7,8 +7,8 @@ Text is decoded without time stamp tokens; the words get their times from the at
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Hashable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -28,7 +28,16 @@ from stages.engines.allocator import give_back_freed_memory
 from stages.engines.checks import compression_ratio, is_silence
 from stages.engines.torch_alignment import compile_ahead, find_words
 from stages.engines.torch_decoder import Decoded, Decoder, Rules, decode, detect, drawn, likeliest
-from stages.engines.torch_device import Model, choose_device, choose_precision, give_back, load_model, watched
+from stages.engines.torch_device import (
+    Cancelled,
+    Model,
+    choose_device,
+    choose_precision,
+    give_back,
+    load_model,
+    stoppable,
+    watched,
+)
 from stages.engines.words import timed
 
 if TYPE_CHECKING:
@@ -45,10 +54,6 @@ TAIL = 800  # samples of silence behind the speech: enough for frames that hear 
 # Base on one core: a window's encoding, and a second of speech decoded. For other models the ratio holds.
 ENCODE_SECONDS = 1.1
 DECODE_SECONDS = 0.04
-
-
-class Cancelled(Exception):
-    """Nobody waits for the batch any more."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -188,7 +193,7 @@ class OpenaiWhisper:
 
         model = self._lanes.get()
         try:
-            with watched(), torch.inference_mode(), _stoppable(model.whisper, cancel):
+            with watched(), torch.inference_mode(), stoppable(model.whisper, cancel):
                 encodings = self._encode(model.whisper, items)
                 with closing(Decoder(model.whisper, encodings)) as decoder:
                     return self._read(decoder, model, items)
@@ -225,20 +230,19 @@ class OpenaiWhisper:
     def _detect(self, decoder: Decoder, items: Sequence[Prepared]) -> list[Spoken]:
         if not self._multilingual:
             return [Spoken("en", None)] * len(items)
-        if all(item.options.language for item in items):
-            return [Spoken(item.options.language or "", None) for item in items]
+        told = [item.options.language for item in items]
+        if all(told):
+            return [Spoken(language or "", None) for language in told]
         found = detect(decoder, self._tokenizer("en", "transcribe"), len(items))
         return [
-            Spoken(item.options.language, None) if item.options.language else Spoken(*heard)
-            for item, heard in zip(items, found, strict=True)
+            Spoken(language, None) if language else Spoken(*heard) for language, heard in zip(told, found, strict=True)
         ]
 
     def _decode(self, decoder: Decoder, items: Sequence[Prepared], spoken: Sequence[Spoken]) -> list[Decoded]:
-        options = items[0].options
-        width = 1 if options.temperature else options.beam
-        choice = drawn(options.temperature, [item.seed for item in items]) if options.temperature else likeliest(width)
+        beam, temperature = items[0].options.beam, items[0].options.temperature
+        choice = drawn(temperature, [item.seed for item in items]) if temperature else likeliest(beam)
         prompts = [[*item.prompt, *self._start(item, of)] for item, of in zip(items, spoken, strict=True)]
-        return decode(decoder, prompts, len(items[0].prompt), choice, width, self._rules)
+        return decode(decoder, prompts, len(items[0].prompt), choice, 1 if temperature else beam, self._rules)
 
     def _words(
         self, decoder: Decoder, model: Model, item: Prepared, spoken: Spoken, decoded: Decoded
@@ -311,22 +315,6 @@ class OpenaiWhisper:
         from whisper.tokenizer import get_tokenizer
 
         return get_tokenizer(self._multilingual, num_languages=self._known, language=language, task=task)
-
-
-@contextmanager
-def _stoppable(whisper: Whisper, cancel: CancelFlag) -> Iterator[None]:
-    """Raise ``Cancelled`` before the next layer, of encoder or decoder, once the flag is set."""
-
-    def look(_layer: object, _inputs: object) -> None:
-        if cancel.is_set():
-            raise Cancelled
-
-    hooks = [block.register_forward_pre_hook(look) for block in (*whisper.encoder.blocks, *whisper.decoder.blocks)]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def _nothing(item: Prepared) -> Draft:

@@ -1,4 +1,4 @@
-"""The device PyTorch computes on: which one, in what precision, with what model, and whether it is still there."""
+"""The device PyTorch computes on: which one, in what precision, with what model; stopped, filled up, or gone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.errors import ConfigError, EngineLost
-from stages.engines import BatchTooBig
+from stages.engines import BatchTooBig, CancelFlag
 
 if TYPE_CHECKING:
     from whisper import Whisper
@@ -27,6 +27,10 @@ MISSING: Final = {
 
 # Half precision is what a card is made for; a CPU computes in it slower, and on Metal nobody here has tried it.
 PRECISIONS: Final = {"cuda": ("float16", "float32"), "mps": ("float32",), "cpu": ("float32",)}
+
+
+class Cancelled(Exception):
+    """Nobody waits for what is computed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +113,22 @@ def give_back(device: str) -> None:
         torch.cuda.empty_cache()
     elif device == "mps":
         torch.mps.empty_cache()
+
+
+@contextmanager
+def stoppable(whisper: Whisper, cancel: CancelFlag) -> Iterator[None]:
+    """Raise ``Cancelled`` before the next layer, of encoder or decoder, once the flag is set."""
+
+    def look(_layer: object, _inputs: object) -> None:
+        if cancel.is_set():
+            raise Cancelled
+
+    hooks = [block.register_forward_pre_hook(look) for block in (*whisper.encoder.blocks, *whisper.decoder.blocks)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @contextmanager
