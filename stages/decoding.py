@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 
 import anyio
 import structlog
@@ -73,15 +74,15 @@ class Decoding:
         except Exception as unforeseen:  # whatever it is, the spools' readers wait to be told
             log.exception("decoding-failed")
             error = _untold(unforeseen)
-        if not self._judged:
-            from_thread.run_sync(self._tell_length, claim)
+        from_thread.run_sync(self._finish, claim, error)
+
+    def _finish(self, claim: Claim, error: JobError | None) -> None:
+        """Progress of the job: all that its tracks have, now that it is known, and before one is passed over whole."""
         for mix in self._mixes:
             mix.finish(error)
-
-    def _tell_length(self, claim: Claim) -> None:
-        """Progress of the job: all that its tracks have, now that it is known, and before one is passed over whole."""
-        total = sum(mix.spool.seconds for mix in self._mixes)
-        claim.advance(claim.progress.stage, audio_seconds_total=round(total, 2))
+        if not self._judged:
+            total = sum(mix.spool.seconds for mix in self._mixes)
+            claim.advance(claim.progress.stage, audio_seconds_total=round(total, 2))
 
     def _sources(self, number: int) -> dict[int, Source]:
         """Of one file, by the stream's number in it; streams that no track wants have no lines."""
@@ -98,7 +99,7 @@ class Decoding:
 
     @staticmethod
     def _read(file: MediaFile, sources: Mapping[int, Source]) -> None:
-        with file.container:
+        with closing(file):
             for packet in file.packets():
                 from_thread.check_cancelled()
                 source = sources[packet.stream.index]  # its own index is 0 where it flushes a decoder

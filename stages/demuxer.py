@@ -54,7 +54,7 @@ class Demuxer(Split[Media, TrackAudio]):
     async def handle(self, claim: Claim, item: Media) -> AsyncGenerator[TrackAudio, None]:
         request = claim.job.request
         files = await to_thread.run_sync(open_all, item.paths)
-        claim.resources.push_async_callback(to_thread.run_sync, close_all, files)
+        claim.resources.push_async_callback(_close, files)
         plan = planned(request, [_streams(file) for file in files], self._settings.max_tracks)
         claim.advance("demuxing", audio_seconds_total=_total(plan, files), tracks_total=len(plan.tracks))
         judged = _waits(request, plan)
@@ -85,6 +85,12 @@ class Demuxer(Split[Media, TrackAudio]):
         self._behind.start_soon(decoding.run, claim, self._threads)
         claim.resources.push_async_callback(decoding.stop)
         return spools
+
+
+async def _close(files: Files) -> None:
+    """Those that decoding has not closed: it has all, unless it was stopped or never began."""
+    if left := [file for file in files if isinstance(file, MediaFile) and not file.closed]:
+        await to_thread.run_sync(close_all, left)
 
 
 def _streams(file: MediaFile | JobError) -> Sequence[StreamFacts]:

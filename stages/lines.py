@@ -75,7 +75,10 @@ class Mix:
         self.spool.publish(min((line.position for line in self.lines if not line.ended), default=sys.maxsize))
 
     def finish(self, error: JobError | None) -> None:
-        """``error``: the whole job's. A fault of a source is the track's where it has no other sound."""
+        """``error``: the whole job's. A fault of a source is the track's where it has no other sound.
+
+        Called on the event loop, once nothing is written any more.
+        """
         faults = [line.source.fault for line in self.lines if line.source.fault]
         heard = [line.source for line in self.lines if line.source.heard]
         own = faults[0] if faults and not heard else None
@@ -84,7 +87,7 @@ class Mix:
         if damaged := sum(source.damaged for source in heard):
             detail = f"Pieces of the audio that could not be decoded, and are missing: {damaged}."
             self.warnings.append(self._notice("media-damaged", detail))
-        self.spool.finish(error or self.error or own, tuple(self.warnings))
+        self.spool.end(error or self.error or own, tuple(self.warnings))
 
     def _notice(self, code: str, detail: str) -> Notice:
         return Notice(code=code, track=self.track, detail=detail)

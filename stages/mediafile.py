@@ -71,6 +71,7 @@ class MediaFile:
     declared: float | None
     damaged: Counter[int] = field(default_factory=Counter)
     broken_off: bool = False
+    closed: bool = False
     _audio: tuple[AudioStream, ...] = ()
     _last: Packet[AudioStream] | None = None
     _zero: float | None = None
@@ -94,6 +95,10 @@ class MediaFile:
         ends = [stream.seconds for stream in facts if stream.error is None]
         declared = None if None in ends else max(end for end in ends if end is not None)
         return cls(path, name, container, facts, declared, _audio=audio)
+
+    def close(self) -> None:
+        self.container.close()
+        self.closed = True
 
     @property
     def stated(self) -> float:
@@ -182,10 +187,9 @@ def open_all(paths: Sequence[Path]) -> tuple[MediaFile | JobError, ...]:
     return opened
 
 
-def close_all(files: Iterable[MediaFile | JobError]) -> None:
+def close_all(files: Iterable[MediaFile]) -> None:
     for file in files:
-        if isinstance(file, MediaFile):
-            file.container.close()
+        file.close()
 
 
 def _opened(path: Path, name: str) -> MediaFile | JobError:

@@ -6,6 +6,7 @@ int16, mono, 16 000 Hz, little-endian, sample 0 at time 0 of the media's clock. 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Final
 
@@ -44,6 +45,7 @@ class Spool:
         self._published = 0
         self._ended = False
         self._grown = anyio.Event()
+        self._wanted: float = inf  # the least sample count that a reader waits for
         self.error: JobError | None = None
         self.warnings: tuple[Notice, ...] = ()
 
@@ -75,14 +77,19 @@ class Spool:
         reached = min(end, self._written)
         if reached > self._published:
             self._published = reached
-            from_thread.run_sync(self._wake)
+            if reached >= self._wanted:  # else it would be a visit to the event loop for nothing
+                from_thread.run_sync(self._wake)
 
     def finish(self, error: JobError | None = None, warnings: tuple[Notice, ...] = ()) -> None:
         """Nothing more will come: publish all. With ``error`` the track is broken. Called from the decoding thread."""
+        from_thread.run_sync(self.end, error, warnings)
+
+    def end(self, error: JobError | None, warnings: tuple[Notice, ...]) -> None:
+        """What ``finish`` does, for whoever is on the event loop already. Nothing may be written any more."""
         self.error, self.warnings = error, warnings
         self._published = self._written
         self._ended = True
-        from_thread.run_sync(self._wake)
+        self._wake()
 
     def close(self) -> None:
         """Its writer is gone; a reader must not wait, nor take what is there for the whole."""
@@ -122,7 +129,11 @@ class Spool:
 
     async def reached(self, end: int) -> None:
         """Wait until all samples before ``end`` are there, or until nothing more will come."""
-        while self._published < end and not self._ended:
+        while True:
+            # Said before it looks, and the writer looks here after it has published: one of the two sees the other.
+            self._wanted = min(self._wanted, end)
+            if self._published >= end or self._ended:
+                return
             await self._grown.wait()
 
     def stretch(self, start: int, count: int) -> Samples:
@@ -135,5 +146,6 @@ class Spool:
             return np.frombuffer(file.read(count * BYTES_PER_SAMPLE), dtype="<i2").astype(np.int16)
 
     def _wake(self) -> None:
+        self._wanted = inf
         grown, self._grown = self._grown, anyio.Event()
         grown.set()
