@@ -10,22 +10,23 @@ said six times packs as well as a loop does, but each of its words has a time at
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from stages.engines import Draft, Options, WindowError
+from stages.engines import Draft, DraftWord, Options, WindowError
 from stages.engines.checks import IMPROBABLE, LOOP, is_silence
 
-WORDLESS: Final = 0.01
-"""Seconds; a shorter word has none, as attention is told in steps of 0.02 s."""
-
-SQUEEZED: Final = 0.2
-"""The most words without a length that a text may have. Of real clips 1 in 15 had none, of clips repeated up to 18
-times 1 in 5; of loops on noise, backward speech and misleading prompts 3 in 10 to 19 in 20 (*base*, 2 × 45 windows)."""
-
-FEW: Final = 3
-"""Words without a length that any text may have: one at the end of a window is cut short."""
+# What shares of a text's characters lie in words that are too short for them, as *base* heard real clips, clips repeated
+# 6 to 18 times, and noise, backward speech and misleading prompts or languages:
+#                       faster_whisper and openai_whisper     whisper_cpp, less sure of times
+#   real clips                   0 … 0.06                           0 … 0.25
+#   said again and again         0 … 0.19                        0.23 … 0.67
+#   loops                     0.30 … 1.00                          from 0.84
+SQUEEZED: Final = 0.01  # seconds a character: a word that has less has no place; nobody speaks 25 in a second
+LOOP_SHARE: Final = 0.25  # the most in a text that packs as a loop does
+MOST_SHARE: Final = 0.5  # the most in any other text: "1,5,5,5,5,5,5", heard in noise, is too short to pack so
+FEW: Final = 3  # words without a place that any other text may have
 
 Ask = Callable[[Options], Awaitable[Draft | WindowError]]
 
@@ -85,20 +86,26 @@ def passes(draft: Draft) -> bool:
     """Whether there is no reason to ask again. Silence is no reason, whatever was written in it."""
     if is_silent(draft):
         return True
-    repetitive = (draft.compression_ratio or 0.0) > LOOP
     improbable = draft.avg_logprob is not None and draft.avg_logprob < IMPROBABLE
-    return not (repetitive or improbable or is_made_up(draft))
+    return not (improbable or _repeats(draft) or is_made_up(draft))
 
 
 def is_made_up(draft: Draft) -> bool:
-    """Whether a text has no place in the sound: of its words too many have no length.
+    """Whether a text has no place in the sound, since too much of it lies in words that are too short for it.
 
-    An engine that gives no times of words is judged by the compression ratio, and what is said again and again is lost.
+    Without words it is judged by the compression ratio alone, and what is said again and again is lost.
     """
     if not draft.words:
-        return (draft.compression_ratio or 0.0) > LOOP
-    squeezed = sum(word.end - word.start < WORDLESS for word in draft.words)
-    return squeezed >= FEW and squeezed > SQUEEZED * len(draft.words)
+        return _repeats(draft)
+    squeezed = [word for word in draft.words if word.end - word.start < SQUEEZED * len(word.word.strip())]
+    share = _characters(squeezed) / (_characters(draft.words) or 1)
+    if _repeats(draft):
+        return share > LOOP_SHARE
+    return len(squeezed) >= FEW and share > MOST_SHARE
+
+
+def _characters(words: Iterable[DraftWord]) -> int:
+    return sum(len(word.word.strip()) for word in words)
 
 
 def _best(readings: list[Draft]) -> Read:
@@ -110,6 +117,10 @@ def _best(readings: list[Draft]) -> Read:
     # An engine leaves out by itself what it wrote into silence, and its numbers tell that it did.
     dropped = any(draft.text or is_silent(draft) for draft in readings)
     return Read(replace(readings[-1], text="", words=()), len(readings), dropped)
+
+
+def _repeats(draft: Draft) -> bool:
+    return (draft.compression_ratio or 0.0) > LOOP
 
 
 def is_silent(draft: Draft) -> bool:

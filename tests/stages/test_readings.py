@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from stages.engines import Draft, Options, WindowError
+from stages.engines import Draft, DraftWord, Options, WindowError
 from stages.readings import LADDER, QUALITIES, Read, is_made_up, passes, read
 from tests.stages.transcribing import SILENCE, draft, steady
 
@@ -17,6 +17,13 @@ REPEATED = replace(GOOD, compression_ratio=3.0)
 MADE_UP = draft(*[(1.0, 2.0)] * 3, *[(3.0, 3.0)] * 5)
 INTO_SILENCE = replace(SILENCE, avg_logprob=-1.2, no_speech_prob=0.9)
 STUCK = WindowError("The decoder is stuck.")
+
+
+def squeezed(count: int, *, of: int) -> Draft:
+    """A text of so many words, the last ones without a length."""
+    words = tuple(DraftWord(" word", n, n + (n < of - count), 0.9) for n in range(of))
+    return replace(GOOD, words=words)
+
 
 ASKED = Options(prompt="Sonnets.", before="From fairest creatures")
 
@@ -122,9 +129,12 @@ def test_a_reading_is_judged_by_the_bounds_of_whisper_and_by_the_times_of_its_wo
 @pytest.mark.parametrize(
     ("heard", "made_up"),
     [
-        (draft(*[(0.0, 1.0)] * 12, *[(1.0, 1.0)] * 3), False),
-        (draft(*[(0.0, 1.0)] * 11, *[(1.0, 1.0)] * 3), True),
-        (draft((0.0, 1.0), (1.0, 1.0), (1.0, 1.0)), False),
+        (squeezed(5, of=10), False),
+        (squeezed(6, of=10), True),
+        (squeezed(2, of=2), False),
+        (replace(squeezed(3, of=12), compression_ratio=2.5), False),
+        (replace(draft((0.0, 1.4)), words=(DraftWord("go" * 100, 0.0, 1.4, 0.9),), compression_ratio=25.0), True),
+        (replace(squeezed(4, of=12), compression_ratio=2.5), True),
         (replace(GOOD, words=(), compression_ratio=2.5), True),
         (replace(GOOD, words=(), compression_ratio=2.3), False),
     ],
