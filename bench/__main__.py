@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from bench import Unmeasured, accuracy, align, api, crosstalk, decode, engines, multitrack, overlap
+from bench import Unmeasured, accuracy, align, api, crosstalk, decode, engines, goodput, multitrack, overlap
 from bench.figures import table
 from bench.machine import Machine
 from pipeline.errors import ConfigError
@@ -18,6 +18,7 @@ BENCHMARKS: Final = {
     one.name: one
     for one in (
         overlap.BENCHMARK,
+        goodput.BENCHMARK,
         multitrack.BENCHMARK,
         align.BENCHMARK,
         decode.BENCHMARK,

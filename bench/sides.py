@@ -28,16 +28,18 @@ TENANT: Final = Tenant("bench")
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What to do jobs with, and where their recordings are."""
+    """What to do jobs with, where their recordings are, and whose they are, in turn."""
 
     settings: Settings
     engine: Engine
     store: Store
     urls: Sequence[str]
+    tenants: Sequence[Tenant] = (TENANT,)
 
     async def submit(self, jobs: int) -> list[Job]:
-        door = self.store.tenant(TENANT)
-        return [await door.submit(JobRequest(media_url=url)) for url in islice(cycle(self.urls), jobs)]
+        doors = cycle([self.store.tenant(tenant) for tenant in self.tenants])
+        urls = islice(cycle(self.urls), jobs)
+        return [await door.submit(JobRequest(media_url=url)) for door, url in zip(doors, urls, strict=False)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +78,8 @@ async def one_after_another(work: Work, jobs: int) -> Side:
     for _ in submitted:
         await _once(work, engine)
     wall, cpu = perf_counter() - began, process_time() - cpu
-    door = work.store.tenant(TENANT)
-    _insist([job for job in submitted if (await door.get(job.id)).status is not JobStatus.COMPLETED])
+    ended = [await work.store.tenant(job.tenant).get(job.id) for job in submitted]
+    _insist([job for job in ended if job.status is not JobStatus.COMPLETED])
     return Side(jobs, wall, cpu, engine, began, began + wall)
 
 

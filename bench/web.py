@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import anyio
@@ -56,3 +58,26 @@ async def serving(recordings: Path, names: Sequence[str], latency: tuple[float, 
         group.start_soon(listener.serve, web.answer)
         yield web
         group.cancel_scope.cancel()
+
+
+@contextmanager
+def serving_apart(recordings: Path, names: Sequence[str], latency: float) -> Iterator[Sequence[str]]:
+    """The recordings' addresses at a server in a process of its own, which takes nothing from the one measured."""
+    spawning = get_context("spawn")
+    here, there = spawning.Pipe()
+    server = spawning.Process(target=_serve, args=(there, recordings, names, latency), daemon=True)
+    server.start()
+    try:
+        yield here.recv()
+    finally:
+        server.terminate()
+        server.join()
+
+
+def _serve(tell: Connection, recordings: Path, names: Sequence[str], latency: float) -> None:
+    async def serve() -> None:
+        async with serving(recordings, names, (latency, latency)) as web:
+            tell.send([web.url(name) for name in names])
+            await anyio.sleep_forever()
+
+    anyio.run(serve)

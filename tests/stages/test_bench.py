@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import align, decode, overlap, plot
+from bench import align, decode, goodput, overlap, plot
 from bench.__main__ import main
 from bench.figures import Figure
 from bench.watched import Batch, Watched
@@ -21,8 +21,9 @@ def test_without_a_name_every_benchmark_is_listed_with_its_target(capsys: pytest
     assert main([]) == 0
     _, *lines = capsys.readouterr().out.splitlines()
     targets = {name: target for name, *_, target in (line.split("  ") for line in lines)}
-    assert {"overlap", "multitrack", "align", "decode", "api"} <= targets.keys()
+    assert {"overlap", "goodput", "multitrack", "align", "decode", "api"} <= targets.keys()
     assert "≥ 0.97" in targets["overlap"]
+    assert "≥ 0.97" in targets["goodput"]
     assert "≤ 1.25 × the downmix" in targets["multitrack"]
     assert "≤ 5 ms" in targets["align"]
     assert "≤ 50 ms" in targets["api"]
@@ -34,6 +35,13 @@ def test_the_overlap_of_a_mock_is_judged_against_its_target() -> None:
     judged = [figure.name for figure in report.figures if figure.verdict in ("met", "missed")]
     assert judged == ["mock: busy share of the engine, with a backlog", "mock: goodput, with a backlog"]
     assert {"met", "missed"} & set(str(report).split())
+
+
+def test_a_fast_engine_is_judged_by_what_the_chain_makes_of_it(tmp_path: Path) -> None:
+    report = goodput.measure(tmp_path, jobs=200, repetitions=1)
+    judged = [figure.name for figure in report.figures if figure.verdict in ("met", "missed")]
+    assert judged == ["goodput, through the chain"]
+    assert all(figure.values[0] > 0 for figure in report.figures)
 
 
 def test_a_late_stream_with_a_hole_is_in_time_for_us_and_not_for_whoever_joins_its_frames() -> None:

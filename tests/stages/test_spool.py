@@ -62,6 +62,20 @@ async def test_an_empty_track_ends_at_once(spool: Spool) -> None:
     assert spool.error is None
 
 
+async def test_each_reader_is_woken_by_what_it_waits_for_and_not_only_by_the_end(spool: Spool) -> None:
+    read: list[int] = []
+
+    async def reader(count: int) -> None:
+        read.append(len(await spool.read(0, count)))
+
+    async with anyio.create_task_group() as tasks:
+        for count in range(200, 0, -1):
+            tasks.start_soon(reader, count)
+        await in_thread(*[lambda: spool.append(steps(1))] * 200)
+    assert not spool.ended
+    assert sorted(read) == list(range(1, 201))
+
+
 async def test_what_is_not_published_is_not_read(spool: Spool) -> None:
     await in_thread(lambda: spool.mix(0, steps(100)), lambda: spool.publish(60))
     np.testing.assert_array_equal(await spool.read(0, 60), steps(60))
