@@ -7,7 +7,7 @@ window is charged what it is expected to cost when it is picked, and what it did
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush, heapreplace
 from itertools import count
@@ -19,8 +19,9 @@ LEAST_SECONDS: Final = 0.001
 OVERDUE_SECONDS: Final = 60.0
 """A window that has waited so long in a line goes first, whatever its tenant, key and priority."""
 
-FAIR_TURNS: Final = 3
-"""Of all turns at least three in four are fair ones: under a load that makes every window old, age decides little."""
+OVERDUE_SHARE: Final = 0.05
+"""Of the engine seconds that turns are worth, so much for overdue ones: under a load that makes every window old they
+would leave nothing to fairness."""
 
 
 @dataclass(slots=True, eq=False)
@@ -28,14 +29,15 @@ class Account:
     """What one tenant has had of the engine, and what it will have had soon.
 
     ``served``: measured engine seconds over the tenant's weight. ``running``, ``ready``: engine seconds expected of its
-    windows that run and of those prepared. ``waiting``: how many windows are not picked yet. ``inside``: how many hold
-    a place in the room.
+    windows that run and of those prepared; ``usual``: of the last one. ``waiting``: how many windows are not picked
+    yet. ``inside``: how many hold a place in the room.
     """
 
     weight: float = 1.0
     served: float = 0.0
     running: float = 0.0
     ready: float = 0.0
+    usual: float = LEAST_SECONDS
     waiting: int = 0
     inside: int = 0
 
@@ -45,9 +47,9 @@ class Account:
         return self.served + self.running / self.weight
 
     @property
-    def claim(self) -> tuple[bool, float]:
-        """Its rank for a place in the room: least first, those that hold none before all others."""
-        return self.inside > 0, self.had + self.ready / self.weight
+    def claim(self) -> float:
+        """Its rank for a place in the room: least first. What waits inside is as good as had."""
+        return self.had + self.ready / self.weight
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -64,20 +66,24 @@ class Entry:
     number: int = 0
     since: float = 0.0
 
+    @property
+    def worth(self) -> float:
+        """Engine seconds, by what is known of it yet."""
+        return self.cost or self.account.usual
+
     def expect(self, seconds: float) -> None:
         """It is prepared, and will take about so long."""
-        self.cost = max(LEAST_SECONDS, seconds)
+        self.cost = self.account.usual = max(LEAST_SECONDS, seconds)
         self.account.ready += self.cost
 
-    def give_up(self) -> None:
-        """It was not picked, and never will be."""
-        self.account.ready -= self.cost
+    def leave(self) -> None:
+        """It waits no more: it is picked, or nobody wants it."""
         self.account.waiting -= 1
+        self.account.ready -= self.cost
 
     def pick(self) -> None:
-        self.account.ready -= self.cost
+        self.leave()
         self.account.running += self.cost
-        self.account.waiting -= 1
 
     def settle(self) -> None:
         """Its batch has ended: what it took stands in place of what was expected."""
@@ -184,13 +190,17 @@ class Line(Generic[E]):
         self._waiting: OrderedDict[E, None] = OrderedDict()
         self._queues: dict[Hashable, dict[Account, _Queue[E]]] = {}
         self._numbers = count()
-        self._fair_turns = 0
+        self._overdrawn = 0.0  # engine seconds that overdue ones have had beyond their share
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def __contains__(self, entry: E) -> bool:
         return entry in self._waiting
+
+    def __iter__(self) -> Iterator[E]:
+        """As they came."""
+        return iter(self._waiting)
 
     def add(self, entry: E, now: float) -> None:
         entry.number, entry.since = next(self._numbers), now
@@ -213,12 +223,13 @@ class Line(Generic[E]):
 
     def next(self, now: float) -> E:
         """The fairest; at times one that is overdue, to be told only by those who take it out of the line."""
-        self._fair_turns += 1
         oldest = next(iter(self._waiting))
-        if self._fair_turns > FAIR_TURNS and now - oldest.since > OVERDUE_SECONDS:
-            self._fair_turns = 0
+        if not self._overdrawn and now - oldest.since > OVERDUE_SECONDS:
+            self._overdrawn = oldest.worth
             return oldest
-        return self.fairest()
+        fairest = self.fairest()
+        self._overdrawn = max(0.0, self._overdrawn - OVERDUE_SHARE * fairest.worth)
+        return fairest
 
     def pick(self, now: float, most: int) -> list[E]:
         """The next one and those that share its key, in fair order, at most ``most``; all of them are charged.

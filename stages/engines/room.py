@@ -20,22 +20,19 @@ from uuid import UUID
 
 import anyio
 import structlog
-from anyio import CapacityLimiter, current_time, move_on_after, to_thread
+from anyio import CapacityLimiter, current_time, to_thread
 
 from pipeline.claim import Claim
 from pipeline.errors import EngineLost
 from pipeline.jobs import PRIORITIES, Tenant
 from stages.engines import BatchTooBig, CancelFlag, Draft, Engine, LaneLost, Window, WindowError
-from stages.engines.allocator import give_back_freed_memory
 from stages.engines.fairness import Accounts, Entry, Line
+from stages.engines.rest import Rest
 
 log = structlog.get_logger()
 
-QUIET_SECONDS: Final = 5.0
-"""Nobody has asked for so long: freed memory is given back. The windows of a job come closer one after another."""
-
 LANES_A_WINDOW_MAY_LOSE: Final = 3
-"""Then it is what they are lost of. It runs alone after the first, so it takes no other window with it."""
+"""Then it is taken to be why they are lost. After the first it runs alone, and takes no other window with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +108,7 @@ class ModelRoom:
         tracks_per_job: int,
         idle_unload_seconds: float = 0.0,
     ) -> None:
-        self.engine = engine
-        self.jobs = jobs
-        self.tracks = jobs * tracks_per_job
+        self.engine, self.jobs, self.tracks = engine, jobs, jobs * tracks_per_job
         self._can = can = engine.capabilities
         # A long recording alone fills the batch of every lane, and the one that is to come.
         self.windows_per_track = (can.lanes + 1) * can.max_batch
@@ -121,14 +116,13 @@ class ModelRoom:
         # lanes would wait for features however small the limit.
         self._kept = can.max_batch
         self._places = max(2 * can.lanes * can.max_batch + self._kept, memory_limit // can.bytes_per_item)
-        self._idle_unload_seconds = idle_unload_seconds
-        self._loaded = True
+        self._rest = Rest(engine, idle_unload_seconds)
         self._max_batch = can.max_batch
         self._accounts = Accounts()
         self._door: Line[_Ask] = Line(attrgetter("claim"))
         self._ready: Line[_Ask] = Line(attrgetter("had"))
         self._coming: set[_Ask] = set()
-        self._inside = self._idle = self._at_work = 0
+        self._inside = self._idle = 0
         self._began: dict[_Batch, float] = {}
         self._busy = 0.0
         self._batches = self._windows = 0
@@ -142,7 +136,7 @@ class ModelRoom:
             ready=len(self._ready),
             outside=len(self._door),
             max_batch=self._max_batch,
-            loaded=self._loaded,
+            loaded=self._rest.loaded,
         )
 
     def longest_batch(self) -> float:
@@ -153,15 +147,12 @@ class ModelRoom:
     async def open(self) -> AsyncIterator[None]:
         """Run the lanes. Leaving the block ends them as soon as their batches have."""
         self._preparing = CapacityLimiter(self._can.lanes)
-        self._arrived, self._stirred, self._quiet = anyio.Event(), anyio.Event(), anyio.Event()
-        self._quiet.set()
+        self._arrived = anyio.Event()
         self._idle = 0
         async with anyio.create_task_group() as group:
             for n in range(self._can.lanes):
                 group.start_soon(self._lane, name=f"lane-{n}")
-            group.start_soon(self._give_memory_back)
-            if self._idle_unload_seconds:
-                group.start_soon(self._unload_when_idle)
+            group.start_soon(self._rest.keep, self._has_returned)
             yield
             group.cancel_scope.cancel()
 
@@ -174,27 +165,23 @@ class ModelRoom:
         """
         account = self._accounts.of(asker.tenant, asker.weight)
         ask = _Ask(account=account, job=asker.job, priority=asker.priority)
-        with self._astir():
+        with self._rest.awake():
             try:
-                await self._enter(ask)
-                answer = await self._prepare(ask, window)
-                if answer:
-                    return answer
+                self._door.add(ask, current_time())
+                self._admit()
+                await ask.admitted.wait()
+                if broken := await self._prepare(ask, window):
+                    return broken
                 await ask.answered.wait()
             finally:
                 self._leave(ask)
         assert ask.answer is not None
         return ask.answer
 
-    async def _enter(self, ask: _Ask) -> None:
-        self._door.add(ask, current_time())
-        self._admit()
-        await ask.admitted.wait()
-
     def _admit(self) -> None:
-        """Let in whose turn it is, while there are places, and hands: what is let in early would wait in no fair order.
+        """Let in whose turn it is while there are places, and hands: what is being prepared stands in no fair order.
 
-        While one window is prepared the next one is read, so there are two hands for every thread.
+        Two hands a thread, so that the next window is read while one is prepared.
         """
         while self._door and len(self._coming) < 2 * self._can.lanes:
             free = self._places - self._inside
@@ -236,7 +223,7 @@ class ModelRoom:
             if ask in line:
                 line.remove(ask)
         if ask.batch is None:
-            ask.give_up()
+            ask.leave()
         elif all(other.given_up for other in ask.batch.asks):
             ask.batch.cancel.set()
         if ask.admitted.is_set():
@@ -256,14 +243,14 @@ class ModelRoom:
             share = -(-len(self._ready) // self._idle)
             asks = self._ready.pick(current_time(), min(share, self._max_batch))
             self._idle -= 1
-            with self._astir():
+            with self._rest.awake():
                 await self._run(_Batch(asks), thread)
             for ask in asks:
                 ask.settle()
 
     def _is_due(self) -> bool:
         """Whether there is a batch to run: all that will be ready in a moment, or as much as one can take."""
-        return self._loaded and len(self._ready) >= (self._max_batch if self._coming else 1)
+        return self._rest.loaded and len(self._ready) >= (self._max_batch if self._coming else 1)
 
     async def _run(self, batch: _Batch, thread: CapacityLimiter) -> None:
         """Every batch that the device runs passes here. One that breaks is run again in parts."""
@@ -298,7 +285,7 @@ class ModelRoom:
                 ask.seconds += seconds * ask.cost / cost
 
     def _parts(self, asks: Sequence[_Ask], error: Exception) -> Sequence[Sequence[_Ask]]:
-        """What of a batch that broke is to be run again; a window that it cannot be is told why."""
+        """What of a batch that broke is to be run again; a window that is not is told why."""
         if isinstance(error, BatchTooBig) and len(asks) > 1:
             half = -(-len(asks) // 2)
             self._max_batch = min(self._max_batch, half)
@@ -306,67 +293,24 @@ class ModelRoom:
             return asks[:half], asks[half:]
         if isinstance(error, LaneLost):
             log.warning("lane-lost", windows=len(asks))
-            return [[ask] for ask in asks if not _is_told_of(ask)]
+            return [[ask] for ask in asks if _may_run_again(ask)]
         broken = _broken(error, windows=len(asks))
-        if len(asks) > 1:
-            return [[ask] for ask in asks]
-        asks[0].tell(broken)
-        return ()
+        if len(asks) == 1:
+            asks[0].tell(broken)
+            return ()
+        return [[ask] for ask in asks]
 
-    # ── a quiet room ─────────────────────────────────────────────────────────────────────────────────────────────────
-
-    async def _give_memory_back(self) -> None:
-        while True:
-            await self._quiet_for(QUIET_SECONDS)
-            await to_thread.run_sync(give_back_freed_memory)
-            await self._stirred.wait()
-
-    async def _unload_when_idle(self) -> None:
-        while True:
-            if self._loaded:
-                await self._quiet_for(self._idle_unload_seconds)
-                self._loaded = False
-                await to_thread.run_sync(self.engine.unload)
-                await to_thread.run_sync(give_back_freed_memory)
-                log.info("engine-unloaded")
-            await self._stirred.wait()
-            await to_thread.run_sync(self.engine.reload)
-            self._loaded, self._max_batch = True, self._can.max_batch
-            self._arrived.set()
-            log.info("engine-reloaded")
-
-    async def _quiet_for(self, seconds: float) -> None:
-        """Return as soon as there has been nothing in the room for so long."""
-        while True:
-            await self._quiet.wait()
-            with move_on_after(seconds):
-                await self._stirred.wait()
-            if not self._stirred.is_set():
-                return
-
-    @contextmanager
-    def _astir(self) -> Iterator[None]:
-        """The room is not quiet meanwhile."""
-        if not self._at_work:
-            self._stirred.set()
-            self._quiet = anyio.Event()
-        self._at_work += 1
-        try:
-            yield
-        finally:
-            self._at_work -= 1
-            if not self._at_work:
-                self._quiet.set()
-                self._stirred = anyio.Event()
+    def _has_returned(self) -> None:
+        self._max_batch = self._can.max_batch
+        self._arrived.set()
 
 
-def _is_told_of(ask: _Ask) -> bool:
-    """Whether a window has lost its last lane now."""
+def _may_run_again(ask: _Ask) -> bool:
+    """After one more lost lane. Of a window that may not, that is the answer."""
     ask.lanes_lost += 1
-    if ask.lanes_lost < LANES_A_WINDOW_MAY_LOSE:
-        return False
-    ask.tell(WindowError(f"the engine's process ended or hung on this window {ask.lanes_lost} times"))
-    return True
+    if ask.lanes_lost == LANES_A_WINDOW_MAY_LOSE:
+        ask.tell(WindowError(f"the engine's process ended or hung on this window {ask.lanes_lost} times"))
+    return ask.lanes_lost < LANES_A_WINDOW_MAY_LOSE
 
 
 def _broken(error: Exception, *, windows: int) -> WindowError:

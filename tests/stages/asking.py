@@ -17,6 +17,12 @@ from stages.engines.room import Asker, ModelRoom
 from tests.stages.waiting import until
 
 ACME: Final = Asker(Tenant("acme"), UUID(int=1), "0:0")
+
+
+def asker(tenant: str, job: int = 1, *, weight: float = 1.0) -> Asker:
+    return Asker(Tenant(tenant), UUID(int=job), "0:0", weight=weight)
+
+
 LINES = tuple(f"Line {n}." for n in range(1000))
 KINDS: tuple[Literal["window", "batch", "lost", "hang"], ...] = ("window", "batch", "lost", "hang")
 FAULTS = (Fault(mark="once", kind="batch", times=1), *(Fault(mark=kind, kind=kind) for kind in KINDS))
@@ -49,8 +55,10 @@ class Watched(MockEngine):
         return [len(batch) for batch in self.batches]
 
 
-def room_of(engine: MockEngine, *, memory_limit: int = 2**30) -> ModelRoom:
-    return ModelRoom(engine, memory_limit=memory_limit, jobs=2, tracks_per_job=4)
+def room_of(engine: MockEngine, *, memory_limit: int = 2**30, idle_unload_seconds: float = 0.0) -> ModelRoom:
+    return ModelRoom(
+        engine, memory_limit=memory_limit, jobs=2, tracks_per_job=4, idle_unload_seconds=idle_unload_seconds
+    )
 
 
 def window(n: int = 0, **options: Any) -> Window:
