@@ -22,7 +22,10 @@ class Stored(BaseModel):
 
 
 class Word(Stored):
-    """Times are seconds on the media's clock. ``word`` carries the space before it, save for a segment's first."""
+    """Times are seconds on the media's clock. ``word`` carries the space before it, save for a segment's first.
+
+    ``confidence``, 0 … 1: the mean probability that the model gave its tokens; the same measure from every engine.
+    """
 
     word: str
     start: float
@@ -43,6 +46,9 @@ class Crosstalk(Stored):
 class Segment(Stored):
     """A turn of one track. ``text`` is its words joined with nothing between them.
 
+    ``confidence``, 0 … 1: the mean of its words'; from an engine that times no words, exp(``avg_logprob``), which is
+    the geometric mean over its tokens. ``avg_logprob``, ``no_speech_prob`` and ``compression_ratio`` are Whisper's own
+    numbers, of the window that the turn was heard in.
     ``overlaps``: ids of the segments of other tracks that share some time with it.
     """
 
