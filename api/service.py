@@ -13,7 +13,6 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 
@@ -96,7 +95,7 @@ class Service:
         checks = {"stages": lambda: not self._chain_over.is_set(), "draining": lambda: not self._ending.is_set()}
         stall = self.settings.engine.stall_seconds
         health = Health(store, checks=checks, alive=lambda: room.longest_batch() < stall)
-        look = partial(engine_state, room, line, self.settings, version("antiphon"), datetime.now(UTC))
+        look = partial(engine_state, room, line, self.settings, version("antiphon"))
         return create_app(store, self.settings, engine=facts, look=look, health=health)
 
     async def _run_chain(self, line: Chain[Transcript], *, task_status: TaskStatus[None]) -> None:
@@ -159,10 +158,8 @@ def new_room(engine: Engine, settings: Settings) -> ModelRoom:
     )
 
 
-def engine_state(
-    room: ModelRoom, line: Chain[Transcript], settings: Settings, release: str, started: datetime
-) -> EngineState:
-    """``release``: Antiphon's version. ``started``: when the model was loaded for the first time."""
+def engine_state(room: ModelRoom, line: Chain[Transcript], settings: Settings, release: str) -> EngineState:
+    """``release``: Antiphon's version."""
     info, can, now = room.engine.info, room.engine.capabilities, room.statistics()
     return EngineState(
         backend=info.backend,
@@ -180,7 +177,7 @@ def engine_state(
             lanes=can.lanes,
             cancellable=can.cancellable,
         ),
-        loaded_since=started if now.loaded else None,
+        loaded_since=now.loaded_since,
         room=RoomView(
             ready=now.ready,
             outside=now.outside,

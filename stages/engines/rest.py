@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Final
 
 import anyio
@@ -26,11 +27,15 @@ class Rest:
     """
 
     def __init__(self, engine: Engine, unload_seconds: float) -> None:
-        self.loaded = True
+        self.loaded_since: datetime | None = datetime.now(UTC)
         self._engine, self._unload_seconds = engine, unload_seconds
         self._awake = 0
         self._quiet, self._stirred = anyio.Event(), anyio.Event()
         self._quiet.set()
+
+    @property
+    def loaded(self) -> bool:
+        return self.loaded_since is not None
 
     async def keep(self, on_return: Callable[[], None]) -> None:
         """Until cancelled. ``on_return`` is called when the model is back. Raises ``EngineLost`` when it cannot be."""
@@ -64,13 +69,13 @@ class Rest:
         while True:
             if self.loaded:  # it is not where a room was closed without its model
                 await self._quiet_for(self._unload_seconds)
-                self.loaded = False
+                self.loaded_since = None
                 await to_thread.run_sync(self._engine.unload)
                 await to_thread.run_sync(give_back_freed_memory)
                 log.info("engine-unloaded")
             await self._stirred.wait()
             await to_thread.run_sync(self._engine.reload)
-            self.loaded = True
+            self.loaded_since = datetime.now(UTC)
             log.info("engine-reloaded")
             on_return()
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from operator import attrgetter
 from typing import Any, Final
 from uuid import UUID
@@ -93,7 +94,11 @@ class RoomStatistics:
     ready: int
     outside: int
     max_batch: int
-    loaded: bool
+    loaded_since: datetime | None
+
+    @property
+    def loaded(self) -> bool:
+        return self.loaded_since is not None
 
 
 class ModelRoom:
@@ -136,7 +141,7 @@ class ModelRoom:
             ready=len(self._ready),
             outside=len(self._door),
             max_batch=self._max_batch,
-            loaded=self._rest.loaded,
+            loaded_since=self._rest.loaded_since,
         )
 
     def longest_batch(self) -> float:
