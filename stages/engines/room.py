@@ -83,8 +83,7 @@ class _Batch:
 class RoomStatistics:
     """Since the room was made. ``busy_seconds`` is summed over lanes.
 
-    Right now ``outside`` windows wait for a place, and ``ready`` ones for a lane, which takes at most ``max_batch`` of
-    them; without a model that is ``loaded`` they wait for it.
+    Right now ``outside`` windows wait for a place, ``ready`` ones for the model and a lane that takes ``max_batch``.
     """
 
     lanes: int
@@ -95,10 +94,6 @@ class RoomStatistics:
     outside: int
     max_batch: int
     loaded_since: datetime | None
-
-    @property
-    def loaded(self) -> bool:
-        return self.loaded_since is not None
 
 
 class ModelRoom:
