@@ -1,7 +1,8 @@
 """How glibc keeps memory between two windows: at hand for the next one, not given back to the system at once.
 
 The encoder takes and frees tens of megabytes for every layer. As glibc comes, it maps such pieces anew each time, and
-the system fills them with zeros: half of what encoding 30 s costs a core. The numbers it computes stay the same.
+the system fills them with zeros: 1.0 s of a core for base to encode 30 s, with 150,000 page faults, instead of 0.64 s
+with none. The numbers it computes stay the same. ``ENGINE__KEEP_FREED_MEMORY`` turns it off.
 """
 
 from __future__ import annotations

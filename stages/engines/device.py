@@ -10,17 +10,26 @@ from contextlib import contextmanager
 from typing import Final, TypeVar
 
 from pipeline.errors import ConfigError, EngineLost
+from stages.engines import BatchTooBig
 
 T = TypeVar("T")
 
 # Enough for the event loop to be let on a core at once when all of them compute: a third of an ordinary thread's share.
 NICENESS: Final = 5
 
+# CUDA's allocator, cuBLAS and cuDNN, and the one CTranslate2 has for processors.
+NO_MEMORY: Final = ("out of memory", "ALLOC_FAILED", "failed to allocate memory")
+
 
 def choose_device(asked: str, *, cards: int) -> str:
     """``cpu`` or ``cuda``. Raises ``ConfigError`` when a card is asked for and there is none."""
     if asked == "cuda" and not cards:
         raise ConfigError("ENGINE__DEVICE=cuda, but no CUDA card can be used on this machine; set it to cpu or auto.")
+    if asked == "mps":
+        raise ConfigError(
+            "ENGINE__DEVICE=mps, but CTranslate2 does not know Metal; "
+            "set it to auto, or ENGINE__BACKEND to whisper_cpp or openai_whisper."
+        )
     if asked == "auto":
         return "cuda" if cards else "cpu"
     return asked
@@ -53,12 +62,18 @@ def _step_back() -> None:
 
 @contextmanager
 def watched() -> Iterator[None]:
-    """Tell a lost device (``EngineLost``) from a batch that failed; out of memory is a batch that was too big."""
+    """Tell what an error of CTranslate2 means: ``BatchTooBig`` for the memory there is, or ``EngineLost``.
+
+    What it says of anything else passes as it is.
+    """
     try:
         yield
+    except MemoryError as error:
+        raise BatchTooBig("This machine has no memory left for the batch.") from error
     except RuntimeError as error:
         reason = str(error)
-        too_big = "out of memory" in reason or "ALLOC_FAILED" in reason
-        if reason.startswith(("CUDA", "cuBLAS", "cuDNN")) and not too_big:
+        if any(sign in reason for sign in NO_MEMORY):
+            raise BatchTooBig(f"The device has no memory left for the batch: {reason}") from error
+        if reason.startswith(("CUDA", "cuBLAS", "cuDNN")):
             raise EngineLost(f"The device failed: {reason}") from error
         raise

@@ -1,8 +1,7 @@
 """Whisper through CTranslate2: faster-whisper's loader, features and tokens, and a batched decoding of our own.
 
-Every window is encoded by itself and only the decoding is batched: on a CPU encoding gains nothing from company, and
-what a window gives never depends on what else was in its batch. Text is decoded without time stamp tokens; the words
-get their times from the attention afterwards.
+Windows of different recordings, languages and prompts share a batch, and none gives anything else for it. Text is
+decoded without time stamp tokens; the words get their times from the attention afterwards.
 """
 
 from __future__ import annotations
@@ -13,53 +12,52 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Literal
+from time import sleep
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pipeline.errors import ConfigError
-from pipeline.languages import LANGUAGES
+from pipeline.errors import ConfigError, EngineLost
 from pipeline.settings import EngineSettings, cores
 from pipeline.transcript import EngineInfo
 from stages.engines import CancelFlag, Capabilities, Draft, DraftWord, Options, Window, WindowError, weights
 from stages.engines.allocator import give_back_freed_memory, keep_freed_memory
 from stages.engines.checks import compression_ratio, is_silence
 from stages.engines.device import choose_device, choose_precision, watched, with_nice_threads
+from stages.engines.frames import FRAMES, HEAR_SHORT_WINDOWS, HOP, Features, log_mel, short_window
+from stages.engines.tokens import Task, Tokens, forbidden_run, max_length, most_tokens
 from stages.engines.words import APPENDED, PREPENDED, Aligned, timed
 
 if TYPE_CHECKING:
     from ctranslate2 import StorageView
     from ctranslate2.models import WhisperGenerationResult
     from faster_whisper import WhisperModel
-    from faster_whisper.tokenizer import Tokenizer
 
-Features = NDArray[np.float32]
-Task = Literal["transcribe", "translate"]
-
-FRAMES = 3000  # of 10 ms: the 30 s that Whisper's encoder takes
-HOP = 160  # samples a frame
-TAIL = 800  # samples of silence behind the speech: enough for frames that hear nothing else
-MAX_TOKENS = 448  # positions of Whisper's decoder, prompt included
-
-# Base in int8 on one core: a window's encoding, and a second of speech decoded. For other models the ratio holds.
+# Base in int8 on one core: 30 s encoded, and a second of speech decoded. For other models the ratio holds.
 ENCODE_SECONDS = 0.65
 DECODE_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
-    """A window ready for the encoder. ``features``: log-mel, float32, shape (mels, 3000), silence behind ``frames``.
+    """A window ready for the encoder. ``features``: log-mel, float32, shape (mels, n), silence behind ``frames``.
 
-    ``prompt`` are the tokens before the start of the transcript. ``flaw`` says why this window cannot be done.
+    ``told`` are the tokens before the start of the transcript, which may get ``most_tokens`` long. ``flaw`` says why
+    this window cannot be done.
     """
 
     options: Options
     seconds: float
     frames: int
     features: Features
-    prompt: tuple[int, ...]
+    told: tuple[int, ...]
+    most_tokens: int
     flaw: str | None
+
+    @property
+    def length(self) -> int:
+        """Frames that the encoder is given."""
+        return int(self.features.shape[1])
 
     @property
     def silent(self) -> bool:
@@ -72,6 +70,7 @@ class Decoded:
     tokens: list[int]
     avg_logprob: float
     no_speech_prob: float
+    cut: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +89,7 @@ def load(settings: EngineSettings) -> FasterWhisper:
 
     device = choose_device(settings.device, cards=ctranslate2.get_cuda_device_count())
     compute_type = choose_precision(settings.compute_type, device, ctranslate2.get_supported_compute_types(device))
-    if device == "cpu":
+    if device == "cpu" and settings.keep_freed_memory:
         keep_freed_memory()
     folder = weights.find(settings.model, settings, progress=True)
     lanes = 1 if device == "cuda" else settings.threads or cores()
@@ -104,17 +103,17 @@ def load(settings: EngineSettings) -> FasterWhisper:
 
 
 class FasterWhisper:
-    """Decodes by beam search only: a temperature is not honoured, since samples drawn depend on the batch."""
+    """Draws no samples, as CTranslate2 cannot be told where to begin: another reading may not repeat itself instead."""
 
     def __init__(self, whisper: WhisperModel, *, model: str, compute_type: str, lanes: int, max_batch: int) -> None:
-        from faster_whisper.transcribe import get_suppressed_tokens
-
         self._whisper = whisper
         self._model = whisper.model
         self._multilingual: bool = whisper.model.is_multilingual
         self._mels: int = whisper.model.n_mels
+        # On one core a window of eight took a seventh more than one alone, and the eight 0.6 GB.
         self._together = max_batch if whisper.model.device == "cuda" else 1
-        self._suppressed: tuple[int, ...] = get_suppressed_tokens(self._tokenizer("en", "transcribe"), [-1])
+        self._hears_short_windows = model in HEAR_SHORT_WINDOWS
+        self._tokens = Tokens(whisper.hf_tokenizer, multilingual=self._multilingual)
         width = self._encode_batch([np.zeros((self._mels, 4), np.float32)]).shape[-1]
         self.info = EngineInfo(
             backend="faster_whisper",
@@ -126,7 +125,7 @@ class FasterWhisper:
         self.capabilities = Capabilities(
             lanes=lanes,
             max_batch=max_batch,
-            languages=self._languages(),
+            languages=self._tokens.languages(),
             words=True,
             translate=self._multilingual,
             prompt=True,
@@ -136,21 +135,27 @@ class FasterWhisper:
 
     def prepare(self, window: Window) -> Prepared:
         samples, options, flaw = window.samples, window.options, self._flaw(window)
+        frames = max(2, len(samples) // HOP)
+        # A language is never guessed in less than 30 s.
+        short = options.short and options.language is not None and self._hears_short_windows
+        length = short_window(frames) if short else FRAMES
         return Prepared(
             options=options,
             seconds=window.seconds,
-            frames=max(2, len(samples) // HOP),
-            features=self._features(samples[:0] if flaw else samples),
-            prompt=self._prompt(options.prompt) if options.prompt else (),
+            frames=frames,
+            features=log_mel(self._whisper.feature_extractor, samples[:0] if flaw else samples, length),
+            told=self._tokens.told(options.prompt, options.before),
+            most_tokens=most_tokens(window.seconds),
             flaw=flaw,
         )
 
     def batch_key(self, item: Prepared) -> Hashable:
         # Languages and tasks may differ in a CTranslate2 batch; where the transcript starts and how it ends may not.
-        return len(item.prompt), item.options.beam
+        options = item.options
+        return len(item.told), item.most_tokens, item.length, options.beam, options.temperature
 
     def cost(self, item: Prepared) -> float:
-        return ENCODE_SECONDS + DECODE_SECONDS * item.seconds
+        return ENCODE_SECONDS * item.length / FRAMES + DECODE_SECONDS * item.seconds
 
     def run(self, batch: Sequence[Prepared], cancel: CancelFlag) -> Sequence[Draft | WindowError]:
         results = [WindowError(item.flaw) if item.flaw else _nothing(item) for item in batch]
@@ -162,11 +167,19 @@ class FasterWhisper:
         return results
 
     def unload(self) -> None:
-        self._model.unload_model()
+        # CTranslate2 does nothing while a worker is still leaving its last batch, up to 30 ms after giving the result.
+        for _ in range(1000):
+            self._model.unload_model()
+            if not self._model.model_is_loaded:
+                break
+            sleep(0.001)
         give_back_freed_memory()
 
     def reload(self) -> None:
-        self._model.load_model()
+        try:
+            self._model.load_model()
+        except (RuntimeError, MemoryError) as error:
+            raise EngineLost(f"The model {self.info.model!r} cannot be loaded again: {error}") from error
 
     def close(self) -> None:
         self.unload()
@@ -179,10 +192,10 @@ class FasterWhisper:
             spoken = self._detect(items, encodings)
             decoded = self._decode(items, encodings, spoken)
             words = self._align(items, encodings, spoken, decoded)
-        return [self._draft(*parts) for parts in zip(spoken, decoded, words, strict=True)]
+        return [self._draft(*parts) for parts in zip(items, spoken, decoded, words, strict=True)]
 
     def _encode(self, items: Sequence[Prepared], cancel: CancelFlag) -> Features | None:
-        """Shape (n, 1500, width), or None when cancelled. Alone on a CPU, where company only costs memory."""
+        """Shape (n, frames / 2, width), or None when cancelled."""
         parts = []
         for start in range(0, len(items), self._together):
             if cancel.is_set():
@@ -194,7 +207,7 @@ class FasterWhisper:
         from ctranslate2 import DataType
 
         encoding = self._model.encode(_view(np.stack(features)), to_cpu=True)
-        return np.array(encoding.to(DataType.float32))
+        return np.asarray(encoding.to(DataType.float32))
 
     def _detect(self, items: Sequence[Prepared], encodings: Features) -> list[Spoken]:
         if not self._multilingual:
@@ -208,34 +221,39 @@ class FasterWhisper:
         return spoken
 
     def _decode(self, items: Sequence[Prepared], encodings: Features, spoken: Sequence[Spoken]) -> list[Decoded]:
-        prompts = []
-        for item, of in zip(items, spoken, strict=True):
-            tokenizer = self._tokenizer(of.language, item.options.task)
-            prompts.append([*item.prompt, *tokenizer.sot_sequence, tokenizer.no_timestamps])
+        prompts = [
+            [*item.told, *self._tokens.start(of.language, item.options.task)]
+            for item, of in zip(items, spoken, strict=True)
+        ]
+        options, begin = items[0].options, len(prompts[0]) - 1
+        bound = max_length(begin, items[0].most_tokens)
         results = self._model.generate(
             _view(encodings),
             prompts,
-            beam_size=items[0].options.beam,
-            # CTranslate2 ends at the lesser of half of this, Whisper's bound on a loop, and of this less the prompt.
-            max_length=MAX_TOKENS,
+            beam_size=options.beam,
+            no_repeat_ngram_size=forbidden_run(options.temperature),
+            max_length=bound,
             suppress_blank=True,
-            suppress_tokens=self._suppressed,
+            suppress_tokens=self._tokens.suppressed,
             return_scores=True,
             return_no_speech_prob=True,
         )
-        return [self._decoded(result) for result in results]
+        return [self._decoded(result, most=min(bound // 2, bound - begin)) for result in results]
 
-    def _decoded(self, result: WhisperGenerationResult) -> Decoded:
+    def _decoded(self, result: WhisperGenerationResult, *, most: int) -> Decoded:
         tokens = result.sequences_ids[0]
         # the score is a mean over the text; Whisper's avg_logprob counts the end of text as a token too
-        avg_logprob = result.scores[0] * len(tokens) / (len(tokens) + 1)
-        end = self._whisper.hf_tokenizer.token_to_id("<|endoftext|>")
-        return Decoded([token for token in tokens if token < end], float(avg_logprob), float(result.no_speech_prob))
+        avg_logprob = float(result.scores[0]) * len(tokens) / (len(tokens) + 1)
+        text = self._tokens.without_control(tokens)
+        return Decoded(text, avg_logprob, float(result.no_speech_prob), cut=len(tokens) >= most)
 
     def _align(
         self, items: Sequence[Prepared], encodings: Features, spoken: Sequence[Spoken], decoded: Sequence[Decoded]
     ) -> list[tuple[DraftWord, ...]]:
-        """Words of each item. One call a language and task: the library takes one start sequence for a whole batch."""
+        """Words of each item. One call a language and task, which costs no more than one for all of them.
+
+        A language that is not the text's moved words by up to 0.2 s, and their probability by up to 0.98.
+        """
         from faster_whisper.transcribe import merge_punctuations
 
         words: list[tuple[DraftWord, ...]] = [()] * len(items)
@@ -245,7 +263,7 @@ class FasterWhisper:
                 groups[spoken[place].language, item.options.task].append(place)
         for (language, task), places in groups.items():
             found = self._whisper.find_alignment(
-                self._tokenizer(language, task),
+                self._tokens.of(language, task),
                 [decoded[place].tokens for place in places],
                 _view(encodings[places]),
                 [items[place].frames for place in places],
@@ -256,9 +274,9 @@ class FasterWhisper:
                 words[place] = timed(aligned, items[place].seconds)
         return words
 
-    def _draft(self, spoken: Spoken, decoded: Decoded, words: tuple[DraftWord, ...]) -> Draft:
+    def _draft(self, item: Prepared, spoken: Spoken, decoded: Decoded, words: tuple[DraftWord, ...]) -> Draft:
         silent = is_silence(decoded.no_speech_prob, decoded.avg_logprob)
-        text = "" if silent else self._whisper.hf_tokenizer.decode(decoded.tokens).strip()
+        text = "" if silent else self._tokens.text(decoded.tokens)
         return Draft(
             text=text,
             words=words if text else (),
@@ -267,6 +285,8 @@ class FasterWhisper:
             avg_logprob=decoded.avg_logprob,
             no_speech_prob=decoded.no_speech_prob,
             compression_ratio=compression_ratio(text) if text else None,
+            temperature=item.options.temperature,
+            cut=decoded.cut,
         )
 
     def _flaw(self, window: Window) -> str | None:
@@ -279,31 +299,6 @@ class FasterWhisper:
             return f"The model {self.info.model!r} does not know the language {language!r}."
         return None
 
-    def _features(self, samples: NDArray[np.float32]) -> Features:
-        """Log-mel of the samples and of silence up to 30 s, of which only the first moments are worked out."""
-        mel = self._whisper.feature_extractor(samples, padding=TAIL)[:, :FRAMES]
-        return np.pad(mel, ((0, 0), (0, FRAMES - mel.shape[1])), constant_values=mel[0, -1])
-
-    def _prompt(self, text: str) -> tuple[int, ...]:
-        """The end of a prompt, in tokens: at most half of the decoder's positions, and no control tokens."""
-        tokenizer = self._tokenizer("en", "transcribe")
-        tokens = [token for token in tokenizer.encode(" " + text.strip()) if token < tokenizer.eot]
-        return tokenizer.sot_prev, *tokens[-(MAX_TOKENS // 2 - 1) :]
-
-    def _languages(self) -> frozenset[str]:
-        if not self._multilingual:
-            return frozenset({"en"})
-        known = self._whisper.hf_tokenizer.token_to_id
-        return frozenset(code for code in LANGUAGES if known(f"<|{code}|>") is not None)
-
-    def _tokenizer(self, language: str, task: Task) -> Tokenizer:
-        from faster_whisper.tokenizer import Tokenizer
-
-        tokenizer = Tokenizer(self._whisper.hf_tokenizer, self._multilingual, task=task, language=language)
-        if task == "translate":
-            tokenizer.language_code = "en"  # by which words are told apart
-        return tokenizer
-
 
 def _view(array: Features) -> StorageView:
     from ctranslate2 import StorageView
@@ -314,4 +309,5 @@ def _view(array: Features) -> StorageView:
 def _nothing(item: Prepared) -> Draft:
     """What is heard in silence; a language that had to be detected there has no evidence."""
     language = item.options.language
-    return Draft("", (), language or "en", None if language else 0.0, None, None, None)
+    probability = None if language else 0.0
+    return Draft("", (), language or "en", probability, None, None, None, item.options.temperature)

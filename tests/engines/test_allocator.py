@@ -24,9 +24,8 @@ import numpy as np
 from pipeline.settings import EngineSettings
 from stages.engines import CancelFlag, Window, faster_whisper
 
-if sys.argv[2] == "as it comes":
-    faster_whisper.keep_freed_memory = lambda: False
-engine = faster_whisper.load(EngineSettings(model="base", device="cpu", threads=1))
+keeping = sys.argv[2] == "keeping"
+engine = faster_whisper.load(EngineSettings(model="base", device="cpu", threads=1, keep_freed_memory=keeping))
 print(engine.run([engine.prepare(Window(np.load(sys.argv[1])))], CancelFlag()))
 """
 

@@ -9,6 +9,7 @@ import threading
 import pytest
 
 from pipeline.errors import ConfigError, EngineLost
+from stages.engines import BatchTooBig
 from stages.engines.device import NICENESS, choose_device, choose_precision, watched, with_nice_threads
 
 
@@ -41,10 +42,23 @@ def test_a_failing_card_is_a_lost_engine(reason: str) -> None:
         raise RuntimeError(reason)
 
 
-@pytest.mark.parametrize("reason", ["CUDA failed with error out of memory", "The prompts do not fit together"])
-def test_a_batch_that_fails_is_not_a_lost_engine(reason: str) -> None:
-    with pytest.raises(RuntimeError, match=reason), watched():
-        raise RuntimeError(reason)
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("CUDA failed with error out of memory"),
+        RuntimeError("cuBLAS failed with status CUBLAS_STATUS_ALLOC_FAILED"),
+        RuntimeError("mkl_malloc: failed to allocate memory"),
+        MemoryError("std::bad_alloc"),
+    ],
+)
+def test_no_memory_is_a_batch_that_was_too_big(error: Exception) -> None:
+    with pytest.raises(BatchTooBig, match="no memory left"), watched():
+        raise error
+
+
+def test_another_error_stays_the_batchs_own() -> None:
+    with pytest.raises(RuntimeError, match="The prompts do not fit together"), watched():
+        raise RuntimeError("The prompts do not fit together")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has niceness by thread")
