@@ -12,6 +12,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from time import sleep
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ from stages.engines import CancelFlag, Capabilities, Draft, DraftWord, Options, 
 from stages.engines.allocator import give_back_freed_memory, keep_freed_memory
 from stages.engines.checks import compression_ratio, is_silence
 from stages.engines.device import choose_device, choose_precision, watched, with_nice_threads
-from stages.engines.frames import FRAMES, HEAR_SHORT_WINDOWS, HOP, Features, log_mel, short_window
+from stages.engines.frames import FRAMES, HOP, Features, hears_short_windows, log_mel, short_window
 from stages.engines.tokens import Task, Tokens, forbidden_run, max_length, most_tokens
 from stages.engines.words import APPENDED, PREPENDED, Aligned, timed
 
@@ -99,20 +100,24 @@ def load(settings: EngineSettings) -> FasterWhisper:
     except (RuntimeError, ValueError) as error:
         raise ConfigError(f"The model in {folder} cannot be loaded on {device}: {error}") from error
     max_batch = settings.max_batch or (16 if device == "cuda" else 8)
-    return FasterWhisper(whisper, model=settings.model, compute_type=compute_type, lanes=lanes, max_batch=max_batch)
+    return FasterWhisper(
+        whisper, folder, model=settings.model, compute_type=compute_type, lanes=lanes, max_batch=max_batch
+    )
 
 
 class FasterWhisper:
     """Draws no samples, as CTranslate2 cannot be told where to begin: another reading may not repeat itself instead."""
 
-    def __init__(self, whisper: WhisperModel, *, model: str, compute_type: str, lanes: int, max_batch: int) -> None:
+    def __init__(
+        self, whisper: WhisperModel, folder: Path, *, model: str, compute_type: str, lanes: int, max_batch: int
+    ) -> None:
         self._whisper = whisper
         self._model = whisper.model
         self._multilingual: bool = whisper.model.is_multilingual
         self._mels: int = whisper.model.n_mels
         # On one core a window of eight took a seventh more than one alone, and the eight 0.6 GB.
         self._together = max_batch if whisper.model.device == "cuda" else 1
-        self._hears_short_windows = model in HEAR_SHORT_WINDOWS
+        self._hears_short_windows = hears_short_windows(folder / "model.bin")
         self._tokens = Tokens(whisper.hf_tokenizer, multilingual=self._multilingual)
         width = self._encode_batch([np.zeros((self._mels, 4), np.float32)]).shape[-1]
         self.info = EngineInfo(

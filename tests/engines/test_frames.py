@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ from faster_whisper.feature_extractor import FeatureExtractor
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.engines.frames import FRAMES, LEAST, SILENT, STEP, log_mel, short_window
+from pipeline.settings import EngineSettings
+from stages.engines import weights
+from stages.engines.frames import FRAMES, LEAST, SILENT, STEP, hears_short_windows, log_mel, short_window
 from tests.conformance.engine_suite import Clip
 
 
@@ -19,6 +22,16 @@ def test_silence_behind_the_speech_is_as_if_it_had_been_recorded(clip: Callable[
     samples, extract = clip("jfk"), FeatureExtractor()
     recorded = extract(np.pad(samples, (0, FRAMES * 160 - len(samples))), padding=0)
     assert np.array_equal(log_mel(extract, samples, frames), recorded[:, :frames])
+
+
+@pytest.mark.weights
+@pytest.mark.usefixtures("base")
+def test_measured_weights_are_known_by_what_they_hold_and_not_by_their_size(tmp_path: Path) -> None:
+    measured = weights.find("base", EngineSettings()) / "model.bin"
+    assert hears_short_windows(measured)
+    with (other := tmp_path / "model.bin").open("wb") as file:
+        file.truncate(measured.stat().st_size)
+    assert not hears_short_windows(other)
 
 
 @given(st.integers(0, FRAMES))
