@@ -20,8 +20,8 @@ OVERDUE_SECONDS: Final = 60.0
 """A window that has waited so long in a line goes first, whatever its tenant, key and priority."""
 
 OVERDUE_SHARE: Final = 0.05
-"""Of the engine seconds that turns are worth, so much for overdue ones: under a load that makes every window old they
-would leave nothing to fairness."""
+"""So much of the engine seconds for batches that begin with an overdue window: under a load that makes every window old
+they would leave nothing to fairness."""
 
 
 @dataclass(slots=True, eq=False)
@@ -223,20 +223,18 @@ class Line(Generic[E]):
 
     def next(self, now: float) -> E:
         """The fairest; at times one that is overdue, to be told only by those who take it out of the line."""
-        oldest = next(iter(self._waiting))
-        if not self._overdrawn and now - oldest.since > OVERDUE_SECONDS:
-            self._overdrawn = oldest.worth
-            return oldest
-        fairest = self.fairest()
-        self._overdrawn = max(0.0, self._overdrawn - OVERDUE_SHARE * fairest.worth)
-        return fairest
+        overdue = self._overdue(now)
+        taken = overdue or self.fairest()
+        self._book(taken.worth, overdue=overdue is not None)
+        return taken
 
     def pick(self, now: float, most: int) -> list[E]:
         """The next one and those that share its key, in fair order, at most ``most``; all of them are charged.
 
         No job has more than half of them while windows of other jobs could take the rest.
         """
-        first = self.next(now)
+        overdue = self._overdue(now)
+        first = overdue or self.fairest()
         self._charge(first)
         picked = [first]
         queues = [*self._queues.get(first.key, {}).values()]
@@ -244,7 +242,15 @@ class Line(Generic[E]):
         for queue in queues:
             queue.call_back()
         self._fill(picked, queues, most, of_one_job=most)
+        self._book(sum(entry.worth for entry in picked), overdue=overdue is not None)
         return picked
+
+    def _overdue(self, now: float) -> E | None:
+        oldest = next(iter(self._waiting))
+        return oldest if not self._overdrawn and now - oldest.since > OVERDUE_SECONDS else None
+
+    def _book(self, seconds: float, *, overdue: bool) -> None:
+        self._overdrawn = seconds if overdue else max(0.0, self._overdrawn - OVERDUE_SHARE * seconds)
 
     def _fill(self, picked: list[E], queues: list[_Queue[E]], most: int, *, of_one_job: int) -> None:
         jobs = Counter(entry.job for entry in picked)
