@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, EngineLost
 from pipeline.languages import LANGUAGES
 from stages.engines.formats import Dimensions
 
@@ -94,7 +94,10 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class How:
-    """``language`` None: detect it. ``prompt`` and ``before``: as in ``Options``."""
+    """``language`` None: detect it. ``prompt`` and ``before``: as in ``Options``.
+
+    ``positions``: how much the encoder is given, in 20 ms; 1500 is all that it takes.
+    """
 
     language: str | None
     translate: bool
@@ -102,6 +105,7 @@ class How:
     before: str
     beam: int
     temperature: float
+    positions: int
 
     @property
     def draws(self) -> bool:
@@ -142,7 +146,7 @@ class Context:
         self._model = model
         self._metal = metal
         self._threads = threads
-        self._drawn = False
+        self._has_drawn = self._was_short = False
         self._open()
 
     def close(self) -> None:
@@ -151,14 +155,13 @@ class Context:
         whisper_free(self._native)
 
     def read(self, samples: Samples, how: How, abort: Callable[[], bool]) -> Reading | None:
-        """What is said in 30 s at most; None when ``abort`` said so. Raises ``RuntimeError`` when it cannot be read.
+        """What is said in 30 s at most; None when ``abort`` said so, which is asked after the encoder and every token.
 
-        whisper.cpp asks ``abort`` after the encoder and after every token.
+        Raises ``RuntimeError`` when it cannot be read, ``EngineLost`` when the model cannot be loaded any more.
         """
         from _pywhispercpp import whisper_full
 
-        if how.draws:
-            self._forget_drawn()
+        self._forget_what_would_tell(how)
         sound = np.pad(samples, (0, max(0, SHORTEST - len(samples))))
         params = self._full_params(how, abort)
         with _listening() as log:
@@ -169,15 +172,24 @@ class Context:
             raise RuntimeError(f"whisper.cpp gave up with code {code}")
         return self._reading(log)
 
-    def _forget_drawn(self) -> None:
-        """Draw the same numbers for every window: whisper.cpp seeds them when a context is made, and never again.
+    def _forget_what_would_tell(self, how: How) -> None:
+        """Make the context anew where a reading would depend on one before it; base takes 0.13 CPU s of a window's 4.
 
-        Making base anew takes 0.13 CPU s, beside 4.2 for a window read with a beam of 5.
+        Random numbers are seeded when a context is made, and go on from there. A language is looked for in as much
+        sound as the encoder was given last.
         """
-        if self._drawn:
-            self.close()
+        if (how.draws and self._has_drawn) or (how.language is None and self._was_short):
+            self._renew()
+            self._has_drawn = False
+        self._has_drawn |= how.draws
+        self._was_short = how.positions < self._model.dimensions.n_audio_ctx
+
+    def _renew(self) -> None:
+        self.close()
+        try:
             self._open()
-        self._drawn = True
+        except ConfigError as error:
+            raise EngineLost(str(error)) from error
 
     def _open(self) -> None:
         from _pywhispercpp import whisper_init_from_file_with_params
@@ -205,6 +217,7 @@ class Context:
         params.no_timestamps = True  # words have times from the attention
         params.single_segment = True
         params.suppress_nst = True  # no "(music)", as in Whisper
+        params.audio_ctx = how.positions
         params.temperature = how.temperature
         params.temperature_inc = 0.0
         params.print_progress = False

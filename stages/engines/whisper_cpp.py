@@ -32,6 +32,13 @@ FAINT: Final = 10 ** (-55 / 20)  # -55 dBFS: the gate before Silero lets nothing
 SPACELESS: Final = frozenset({"zh", "ja", "th", "lo", "my", "yue"})  # as in openai/whisper, tokenizer.py
 METAL_THREADS: Final = 4  # whisper.cpp's default, for what the processor does beside
 
+# Models that hear as well when the encoder is given less than 30 s: of 14 clips of 2-11 s in four languages, read
+# greedily, 31 words of 218 are wrong either way, in 21.8 CPU s for 51.6. With 500 positions at least, 34 are wrong.
+HEAR_SHORT_WINDOWS: Final = frozenset({"base"})
+FEWEST_POSITIONS: Final = 800  # of 20 ms
+POSITIONS_BEHIND: Final = 250
+ALL_POSITIONS: Final = 1500
+
 # Base in float16 on one core: a window's encoding, with its language another one, and a second of speech decoded.
 ENCODE_SECONDS: Final = 2.9
 DECODE_SECONDS: Final = 0.08
@@ -156,12 +163,13 @@ class WhisperCpp:
         if cancel.is_set():
             return NOBODY
         try:
-            reading = context.read(item.samples, self._how(item.options), cancel.is_set)
+            reading = context.read(item.samples, self._how(item), cancel.is_set)
         except RuntimeError as error:
             return WindowError(f"The window cannot be decoded: {error}.")
         return _draft(item, reading) if reading else NOBODY
 
-    def _how(self, options: Options) -> How:
+    def _how(self, item: Prepared) -> How:
+        options = item.options
         return How(
             language=options.language if self._model.multilingual else "en",
             translate=options.task == "translate" and self._model.multilingual,
@@ -169,7 +177,13 @@ class WhisperCpp:
             before=options.before or "",
             beam=options.beam,
             temperature=options.temperature,
+            positions=self._positions(item),
         )
+
+    def _positions(self, item: Prepared) -> int:
+        if not item.options.short or item.options.language is None or self.info.model not in HEAR_SHORT_WINDOWS:
+            return ALL_POSITIONS
+        return min(ALL_POSITIONS, max(FEWEST_POSITIONS, int(item.seconds * 50) + POSITIONS_BEHIND))
 
     def _nothing(self, item: Prepared) -> Draft:
         """What is heard in silence; a language that had to be detected there has no evidence."""
