@@ -17,8 +17,8 @@ from typing import Final, Literal
 from stages.engines import Draft, DraftWord, Options, WindowError
 from stages.engines.checks import IMPROBABLE, LOOP, is_silence
 
-# What shares of a text's characters lie in words that are too short for them, as *base* heard real clips, clips repeated
-# 6 to 18 times, and noise, backward speech and misleading prompts or languages:
+# What share of a text's characters lies in words that are too short for them, as *base* heard real clips, clips
+# repeated 6 to 18 times, and noise, backward speech and misleading prompts or languages:
 #                       faster_whisper and openai_whisper     whisper_cpp, less sure of times
 #   real clips                   0 … 0.06                           0 … 0.25
 #   said again and again         0 … 0.19                        0.23 … 0.67
