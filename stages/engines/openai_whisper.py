@@ -53,7 +53,7 @@ TAIL = 800  # samples of silence behind the speech: enough for frames that hear 
 
 # Base on one core: a window's encoding, and a second of speech decoded. For other models the ratio holds.
 ENCODE_SECONDS = 1.1
-DECODE_SECONDS = 0.04
+DECODE_SECONDS = 0.08
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -301,15 +301,12 @@ class OpenaiWhisper:
         tokens = [*prompt, *before[max(0, len(before) + len(prompt) - room) :]]
         return (tokenizer.sot_prev, *tokens) if tokens else ()
 
-    def _start(self, item: Prepared, spoken: Spoken) -> Sequence[int]:
-        tokenizer = self._tokenizer(spoken.language, item.options.task)
-        start: Sequence[int] = tokenizer.sot_sequence_including_notimestamps
-        return start
+    def _start(self, item: Prepared, spoken: Spoken) -> tuple[int, ...]:
+        return tuple(self._tokenizer(spoken.language, item.options.task).sot_sequence_including_notimestamps)
 
     def _languages(self) -> frozenset[str]:
-        if not self._multilingual:
-            return frozenset({"en"})
-        return LANGUAGES & set(self._tokenizer("en", "transcribe").all_language_codes)
+        codes = self._tokenizer("en", "transcribe").all_language_codes
+        return LANGUAGES & set(codes) if self._multilingual else frozenset({"en"})
 
     def _tokenizer(self, language: str, task: Literal["transcribe", "translate"]) -> Tokenizer:
         from whisper.tokenizer import get_tokenizer
