@@ -10,13 +10,13 @@ import pytest
 
 from pipeline.settings import EngineSettings
 from stages.engines import Engine, load
-from tests import conversation
 from tests.stages.listening import Heard, Order, listen, order
 
 pytestmark = pytest.mark.weights
 
 MISLEADING = "Thank you. " * 40
-"""With this before it *base* hears a window of the sonnets as thanks over and over, and has to read it again."""
+"""With this before it *base* hears windows of the sonnets as thanks over and over, and has to read them again; only in
+whisper.cpp it does not."""
 
 TO_THREE_DECIMALS = 0.001 + 1e-9  # as they are told: rounded, where they lie near an edge, to one side or the other
 
@@ -35,12 +35,12 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
 
 def test_two_jobs_together_have_the_transcripts_of_each_alone(engine: Engine, media: Path) -> None:
     orders = (
-        order(conversation.RECORDING, processing_mode="multitrack", quality="balanced"),
-        order(media / "sonnet_p001.mp3", prompt=MISLEADING, quality="accurate"),
+        order(media / "sonnet_p001.mp3", prompt=MISLEADING, quality="balanced"),
+        order(media / "sonnet_p002.mp3", quality="accurate"),
     )
     alone = [heard_alone(engine, one) for one in orders]
     together = listen(engine, *orders)
-    assert all(heard.transcript.text for heard in alone)
+    assert all(heard.transcript.text and "hank you" not in heard.transcript.text for heard in alone)
     for heard, other in zip(together, alone, strict=True):
         assert words_and_times(heard) == words_and_times(other)
         assert numbers(heard) == pytest.approx(numbers(other), abs=TO_THREE_DECIMALS)

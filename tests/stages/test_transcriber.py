@@ -210,7 +210,8 @@ async def test_windows_of_two_tracks_share_a_batch(claim: Claim, tmp_path: Path,
         await until(lambda: bool(batches))
         for language in ("de", "fr"):
             track = known(await spooled(tmp_path / language, sonnets), id=language, language=language)
-            group.start_soon(stage.handle, claim, track)
+            two_windows = replace(track, speech=(stretch(0, 20), stretch(30, 50)))
+            group.start_soon(stage.handle, claim, two_windows)
         await until(lambda: room.statistics().ready == 4)
         gate.set()
     assert batches[:2] == [{"en"}, {"de", "fr"}]
