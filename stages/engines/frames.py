@@ -42,10 +42,15 @@ def short_window(frames: int) -> int:
     return min(FRAMES, STEP * math.ceil(max(LEAST, frames + SILENT) / STEP))
 
 
+def is_silent(features: Features) -> bool:
+    """Digital silence, which Whisper would fill with words of its own."""
+    return bool(features.min() == features.max())
+
+
 def log_mel(extract: Callable[..., Features], samples: NDArray[np.float32], frames: int) -> Features:
     """Float32, shape (mels, frames): the samples and silence behind them, of which only the start is worked out.
 
-    ``extract`` is faster-whisper's, whose loudest moment sets the floor of all others, silence too.
+    ``extract`` is the library's, whose loudest moment sets the floor of all others, silence too.
     """
     mel = extract(samples, padding=TAIL)[:, :frames]
     return np.pad(mel, ((0, 0), (0, frames - mel.shape[1])), constant_values=mel[0, -1])
