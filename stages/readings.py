@@ -52,7 +52,10 @@ QUALITIES: Final[dict[Literal["fast", "balanced", "accurate"], Quality]] = {
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """What the readings of a window came to. ``dropped``: there was text, and all of it was made up."""
+    """What the readings of a window came to. ``readings``: how often it was asked for, those included that failed.
+
+    ``dropped``: there was text, and all of it was made up.
+    """
 
     answer: Draft | WindowError
     readings: int = 1
@@ -72,14 +75,16 @@ async def read(ask: Ask, options: Options, temperatures: tuple[float, ...]) -> R
     readings = [first]
     # What the text before led to may have been the fault.
     again = replace(options, language=first.language, before=None)
+    asked = 1
     for temperature in temperatures[1:]:
         if passes(readings[-1]):
             break
+        asked += 1
         answer = await ask(replace(again, temperature=temperature))
         if isinstance(answer, WindowError):
             break
         readings.append(replace(answer, language_probability=first.language_probability))
-    return _best(readings)
+    return _best(readings, asked)
 
 
 def passes(draft: Draft) -> bool:
@@ -108,15 +113,15 @@ def _characters(words: Iterable[DraftWord]) -> int:
     return sum(len(word.word.strip()) for word in words)
 
 
-def _best(readings: list[Draft]) -> Read:
+def _best(readings: list[Draft], asked: int) -> Read:
     """The most probable of those that were not made up."""
     good = [draft for draft in readings if draft.text and not is_made_up(draft) and not is_silent(draft)]
     if good:
         best = max(good, key=lambda draft: -float("inf") if draft.avg_logprob is None else draft.avg_logprob)
-        return Read(best, len(readings))
+        return Read(best, asked)
     # An engine leaves out by itself what it wrote into silence, and its numbers tell that it did.
     dropped = any(draft.text or is_silent(draft) for draft in readings)
-    return Read(replace(readings[-1], text="", words=()), len(readings), dropped)
+    return Read(replace(readings[-1], text="", words=()), asked, dropped)
 
 
 def _repeats(draft: Draft) -> bool:

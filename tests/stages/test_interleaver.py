@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import permutations
 from pathlib import Path
@@ -19,15 +19,14 @@ from hypothesis import strategies as st
 from pipeline.claim import Claim
 from pipeline.errors import EngineFailed, JobError, MediaCorrupt
 from pipeline.jobs import Job, Progress
-from pipeline.settings import AudioSettings
 from pipeline.transcript import EngineInfo, Notice, Segment, Track, Transcript, Word
-from stages.engines import CancelFlag, Draft, DraftWord
-from stages.engines.mock import MockEngine, Prepared
-from stages.engines.room import ModelRoom
+from stages.answers import Answer, Answers
+from stages.engines import Draft, DraftWord
 from stages.interleaver import Interleaver
 from stages.messages import TrackAudio, TrackTranscript
+from stages.readings import Read
 from stages.spool import SAMPLE_RATE, Region, Spool
-from stages.transcriber import Transcriber
+from stages.windows import SpeechWindow, laid_out
 from tests.stages.talking import words_by_track
 
 ENGINE = EngineInfo(backend="mock", model="mock", device="cpu", compute_type="none", version="1")
@@ -157,17 +156,6 @@ async def test_sentences_are_joined_across_tracks_and_overlap_is_listed(make_job
     assert [segment.overlaps for segment in transcript.segments] == [(1,), (0,)]
 
 
-class Drawn(MockEngine):
-    """Says on each track what was drawn for it, and knows the track by the language that was asked for there."""
-
-    def __init__(self, drafts: Mapping[str, Draft]) -> None:
-        super().__init__()
-        self._drafts = drafts
-
-    def run(self, batch: Sequence[Prepared], cancel: CancelFlag) -> Sequence[Draft]:
-        return [self._drafts[item.options.language or ""] for item in batch]
-
-
 @dataclass(frozen=True, slots=True)
 class Voice:
     """A track as it is drawn: where its sound begins, where it has speech, and what the engine makes of that."""
@@ -181,18 +169,22 @@ class Voice:
         text = "".join(word.word for word in words).strip()
         return Draft(text, words, language, 0.9, -0.25, None, 1.5)
 
-    async def audio(self, scratch: Path, index: int, language: str, of: int) -> TrackAudio:
+    async def heard(self, scratch: Path, index: int, language: str, of: int) -> TrackTranscript:
+        """The draft as what was heard in the track's one window."""
+
         def write() -> None:
-            begins = round(self.begins * SAMPLE_RATE)
             spool.mix(begins, np.zeros(20 * SAMPLE_RATE, np.int16))
             spool.finish()
 
-        spool = Spool(scratch / f"{uuid4()}")
+        spool, begins = Spool(scratch / f"{uuid4()}"), round(self.begins * SAMPLE_RATE)
         await to_thread.run_sync(write)
         start, length = (round(seconds * SAMPLE_RATE) for seconds in self.speech)
-        region = Region(round(self.begins * SAMPLE_RATE) + start, round(self.begins * SAMPLE_RATE) + start + length)
+        region = Region(begins + start, begins + start + length)
         track = Track(id=f"0:{index}", index=index, stream=0, channel=index, language=language)
-        return TrackAudio(track, spool, of, speech=(region,))
+        window = SpeechWindow((region,), laid_out((region,)))
+        answers = Answers(TrackAudio(track, spool, of, speech=(region,)), language, windows=[window])
+        answers.given[0] = [Answer(window, Read(self.draft(language)))]
+        return await answers.transcript()
 
 
 drawn_words = st.tuples(st.sampled_from([" and", " so.", " why?", "好", " "]), st.floats(-2, 25), st.floats(-1, 4))
@@ -211,14 +203,8 @@ async def test_whatever_an_engine_says_stays_on_its_track_in_order_and_within_th
     make_job: Callable[..., Job], tmp_path: Path, drawn: list[Voice], chance: Random
 ) -> None:
     said = dict(zip(TONGUES, drawn, strict=False))
-    engine = Drawn({language: voice.draft(language) for language, voice in said.items()})
     claim = Claim(make_job(processing_mode="multitrack", word_timestamps=True), scratch=tmp_path)
-    transcriber = Transcriber(ModelRoom(engine, memory_limit=2**20, jobs=1, tracks_per_job=4), AudioSettings())
-    async with transcriber.running():
-        parts = [
-            await transcriber.handle(claim, await voice.audio(tmp_path, n, language, len(said)))
-            for n, (language, voice) in enumerate(said.items())
-        ]
+    parts = [await voice.heard(tmp_path, n, language, len(said)) for n, (language, voice) in enumerate(said.items())]
     chance.shuffle(parts)
     transcript = await joined(claim, *parts)
     assert [track.language for track in transcript.tracks if track.language] == [

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.meeting import HUSH, RATE, Meeting, meeting
+from bench.clips import RATE
+from bench.meeting import HUSH, Meeting, meeting
 from tests.stages.making import sound_of
 
 

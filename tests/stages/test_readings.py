@@ -102,7 +102,14 @@ async def test_fast_reads_once() -> None:
 
 @pytest.mark.parametrize(
     ("answers", "doubtful"),
-    [([GOOD], False), ([SILENCE], False), ([DOUBTED, GOOD], True), ([INTO_SILENCE], True), ([STUCK], True)],
+    [
+        ([GOOD], False),
+        ([SILENCE], False),
+        ([DOUBTED, GOOD], True),
+        ([DOUBTED, STUCK], True),
+        ([INTO_SILENCE], True),
+        ([STUCK], True),
+    ],
 )
 async def test_what_was_read_twice_or_dropped_is_nothing_to_go_on_from(
     answers: Sequence[Draft | WindowError], doubtful: bool
