@@ -20,9 +20,9 @@ from stages.engines.checks import IMPROBABLE, LOOP, is_silence
 # What share of a text's characters lies in words that are too short for them, as *base* heard real clips, clips
 # repeated 6 to 18 times, and noise, backward speech and misleading prompts or languages:
 #                       faster_whisper and openai_whisper     whisper_cpp, less sure of times
-#   real clips                   0 … 0.06                           0 … 0.25
+#   real clips                   0 … 0.06                           0 … 0.14
 #   said again and again         0 … 0.19                        0.23 … 0.67
-#   loops                     0.30 … 1.00                          from 0.84
+#   loops                     0.30 … 1.00                          0.63 … 0.94
 SQUEEZED: Final = 0.01  # seconds a character: a word that has less has no place; nobody speaks 25 in a second
 LOOP_SHARE: Final = 0.25  # the most in a text that packs as a loop does
 MOST_SHARE: Final = 0.5  # the most in any other text: "1,5,5,5,5,5,5", heard in noise, is too short to pack so
@@ -105,7 +105,7 @@ def is_made_up(draft: Draft) -> bool:
     squeezed = [word for word in draft.words if word.end - word.start < SQUEEZED * len(word.word.strip())]
     share = _characters(squeezed) / (_characters(draft.words) or 1)
     if _repeats(draft):
-        return share > LOOP_SHARE
+        return draft.cut or share > LOOP_SHARE  # only a loop goes on to the limit of tokens
     return len(squeezed) >= FEW and share > MOST_SHARE
 
 

@@ -142,6 +142,8 @@ def test_a_reading_is_judged_by_the_bounds_of_whisper_and_by_the_times_of_its_wo
         (replace(squeezed(3, of=12), compression_ratio=2.5), False),
         (replace(draft((0.0, 1.4)), words=(DraftWord("go" * 100, 0.0, 1.4, 0.9),), compression_ratio=25.0), True),
         (replace(squeezed(4, of=12), compression_ratio=2.5), True),
+        (replace(GOOD, compression_ratio=2.5, cut=True), True),
+        (replace(GOOD, cut=True), False),
         (replace(GOOD, words=(), compression_ratio=2.5), True),
         (replace(GOOD, words=(), compression_ratio=2.3), False),
     ],
