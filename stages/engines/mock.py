@@ -68,6 +68,11 @@ class Prepared:
 
 def load(settings: EngineSettings) -> MockEngine:
     """``ENGINE__MODEL`` is a script as JSON if it ends in ``.json``; any other name stands for the script built in."""
+    if settings.device not in ("auto", "cpu") or settings.compute_type not in ("auto", "none"):
+        raise ConfigError(
+            f"ENGINE__DEVICE={settings.device} with ENGINE__COMPUTE_TYPE={settings.compute_type} is not for the mock "
+            "engine, which computes nothing; set both to auto."
+        )
     script = _read(Path(settings.model)) if settings.model.endswith(".json") else SCRIPT
     changes = {"lanes": settings.threads or script.lanes, "max_batch": settings.max_batch or script.max_batch}
     return MockEngine(script.model_copy(update=changes), model=settings.model)

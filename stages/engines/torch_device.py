@@ -76,12 +76,17 @@ def load_model(file: Path, device: str, precision: str) -> Model:
         whisper = Whisper(ModelDimensions(**checkpoint["dims"]))
         whisper.load_state_dict(checkpoint["model_state_dict"])
         heads = _heads(whisper, checkpoint, file.stem)
-        whisper.alignment_heads = None  # sparse, for which Metal has no storage
-        if precision == "float16":
-            halve(whisper)
-        return Model(whisper.to(device).eval(), heads)
     except Exception as error:  # unpickling may raise anything, and so may what is made of it
-        raise ConfigError(f"The model in {file} cannot be loaded on {device}: {error}") from error
+        raise ConfigError(f"{file} is not a .pt file of openai-whisper, or is damaged.") from error
+    whisper.alignment_heads = None  # sparse, for which Metal has no storage
+    if precision == "float16":
+        halve(whisper)
+    try:
+        return Model(whisper.to(device).eval(), heads)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"The model in {file} does not go onto {device}, which may have too little memory."
+        ) from error
 
 
 def halve(whisper: Whisper) -> None:

@@ -91,3 +91,10 @@ def test_a_script_that_is_wrong_is_refused(tmp_path: Path, content: str) -> None
     script.write_text(content)
     with pytest.raises(ConfigError, match="not a script for the mock engine"):
         load(EngineSettings(backend="mock", model=str(script)))
+
+
+@pytest.mark.parametrize("asked", [{"device": "cuda"}, {"device": "mps"}, {"compute_type": "float16"}])
+def test_it_has_no_device_and_computes_in_no_type(asked: dict[str, str]) -> None:
+    [(name, value)] = asked.items()
+    with pytest.raises(ConfigError, match=f"ENGINE__{name.upper()}={value}.*set both to auto"):
+        load(EngineSettings.model_validate({"backend": "mock", "model": "mock", **asked}))
