@@ -66,12 +66,12 @@ class Prepared:
 
 def load(settings: EngineSettings) -> WhisperCpp:
     device = choose_device(settings.device)
-    if settings.compute_type != "auto":
-        raise ConfigError(
-            f"ENGINE__COMPUTE_TYPE={settings.compute_type}, but whisper.cpp computes in the type of its file; "
-            "set it to auto, and ENGINE__MODEL to a file of another type."
-        )
     model = Model.at(weights.find(settings.model, settings, "ggml", progress=True))
+    if settings.compute_type not in ("auto", model.compute_type):
+        raise ConfigError(
+            f"ENGINE__COMPUTE_TYPE={settings.compute_type}, but whisper.cpp computes in the type of its file, here "
+            f"{model.compute_type}; set it to auto, or ENGINE__MODEL to a file of another type."
+        )
     lanes = 1 if device == "mps" else settings.threads or cores()
     return WhisperCpp(model, name=settings.model, device=device, lanes=lanes)
 

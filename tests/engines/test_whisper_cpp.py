@@ -236,6 +236,7 @@ def test_metal_that_is_not_there_is_said_in_one_sentence(base_ggml: Path) -> Non
 
 def test_the_precision_is_that_of_the_file(with_base: EngineSettings, whisper_cpp: Engine) -> None:
     assert whisper_cpp.info.compute_type == "float16"
+    load(with_base.model_copy(update={"compute_type": "float16", "threads": 1})).close()
     with pytest.raises(ConfigError, match="ENGINE__COMPUTE_TYPE=int8"):
         load(with_base.model_copy(update={"compute_type": "int8"}))
 
