@@ -46,12 +46,17 @@ def choose_precision(asked: str, device: str, supported: Collection[str]) -> str
     return chosen
 
 
+def nice_threads(count: int) -> ThreadPoolExecutor:
+    """Threads that let everybody else go first, those that answer requests above all."""
+    return ThreadPoolExecutor(count, "nice", _step_back)
+
+
 def with_nice_threads(make: Callable[[], T]) -> T:
-    """What ``make`` makes; threads that it starts let everybody else go first, those that answer requests above all.
+    """What ``make`` makes; threads that it starts are nice as well.
 
     They inherit the niceness of the thread that starts them, which on Linux is a thread's own.
     """
-    with ThreadPoolExecutor(1, initializer=_step_back) as thread:
+    with nice_threads(1) as thread:
         return thread.submit(make).result()
 
 

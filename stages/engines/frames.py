@@ -28,13 +28,17 @@ SILENT: Final = 300  # at least so many behind the speech, without which its end
 STEP: Final = 200  # windows share a batch if they are of one length
 
 
-def hears_short_windows(weights: Path) -> bool:
-    """Whether this ``model.bin`` was measured, wherever it lies. Reads a file of another size not at all."""
-    measured = HEAR_SHORT_WINDOWS.get(weights.stat().st_size)
-    if measured is None:
+def hears_short_windows(weights: Path, measured: Mapping[int, str] = HEAR_SHORT_WINDOWS, *, behind: int = 0) -> bool:
+    """Whether this file is a measured one, wherever it lies. Reads a file of another size not at all.
+
+    ``behind``: bytes at its start that are no weights, and not in the SHA-256.
+    """
+    digest = measured.get(weights.stat().st_size)
+    if digest is None:
         return False
     with weights.open("rb") as file:
-        return file_digest(file, "sha256").hexdigest() == measured
+        file.seek(behind)
+        return file_digest(file, "sha256").hexdigest() == digest
 
 
 def short_window(frames: int) -> int:

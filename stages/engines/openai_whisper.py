@@ -26,6 +26,8 @@ from pipeline.transcript import EngineInfo
 from stages.engines import CancelFlag, Capabilities, Draft, DraftWord, Options, Window, WindowError, weights
 from stages.engines.allocator import give_back_freed_memory
 from stages.engines.checks import compression_ratio, is_silence
+from stages.engines.device import nice_threads
+from stages.engines.frames import FRAMES, HOP, Features, is_silent, log_mel
 from stages.engines.torch_alignment import compile_ahead, find_words
 from stages.engines.torch_decoder import Decoded, Decoder, Rules, decode, detect, drawn, likeliest
 from stages.engines.torch_device import (
@@ -38,6 +40,7 @@ from stages.engines.torch_device import (
     stoppable,
     watched,
 )
+from stages.engines.windows import NOBODY, Spoken, flaw, nothing, told, translates
 from stages.engines.words import timed
 
 if TYPE_CHECKING:
@@ -45,13 +48,7 @@ if TYPE_CHECKING:
     from whisper import Whisper
     from whisper.tokenizer import Tokenizer
 
-Features = NDArray[np.float32]
-
-FRAMES = 3000  # of 10 ms: the 30 s that Whisper's encoder takes
-HOP = 160  # samples a frame
-TAIL = 800  # samples of silence behind the speech: enough for frames that hear nothing else
-
-# Base on one core: a window's encoding, and a second of speech decoded. For other models the ratio holds.
+# Base on one core: a window's encoding, and a second of speech decoded. No other model was measured.
 ENCODE_SECONDS = 1.1
 DECODE_SECONDS = 0.08
 
@@ -74,16 +71,7 @@ class Prepared:
 
     @property
     def silent(self) -> bool:
-        """Digital silence, which Whisper would fill with words of its own."""
-        return bool(self.features.min() == self.features.max())
-
-
-@dataclass(frozen=True, slots=True)
-class Spoken:
-    """``probability`` is None when the language was told and not detected."""
-
-    language: str
-    probability: float | None
+        return is_silent(self.features)
 
 
 def load(settings: EngineSettings) -> OpenaiWhisper:
@@ -119,6 +107,7 @@ class OpenaiWhisper:
         self.info = info
         self._file = file
         self._lanes: SimpleQueue[Model] = SimpleQueue()
+        self._threads = nice_threads(lanes)
         self._together = max_batch if info.device != "cpu" else 1
         self._multilingual: bool = model.whisper.is_multilingual
         self._mels: int = dims.n_mels
@@ -130,8 +119,11 @@ class OpenaiWhisper:
             max_batch=max_batch,
             languages=self._languages(),
             words=True,
-            # turbo, a large encoder with four layers to write what it heard, has not learned to translate
-            translate=self._multilingual and dims.n_text_layer * 8 != dims.n_audio_layer,
+            translate=translates(
+                multilingual=self._multilingual,
+                encoder_layers=dims.n_audio_layer,
+                decoder_layers=dims.n_text_layer,
+            ),
             prompt=True,
             cancellable=True,
             bytes_per_item=4 * (self._mels * FRAMES + dims.n_audio_ctx * dims.n_audio_state),
@@ -139,15 +131,16 @@ class OpenaiWhisper:
         self._lay(model)
 
     def prepare(self, window: Window) -> Prepared:
-        samples, options, flaw = window.samples, window.options, self._flaw(window)
+        samples, options, known = window.samples, window.options, self.capabilities.languages
+        why = flaw(window, self.info.model, known, multilingual=self._multilingual)
         return Prepared(
             options=options,
             seconds=window.seconds,
             frames=max(2, len(samples) // HOP),
-            features=self._features(samples[:0] if flaw else samples),
+            features=log_mel(self._mel, samples[:0] if why else samples, FRAMES),
             prompt=self._prompt(options),
             seed=crc32(samples.tobytes()),
-            flaw=flaw,
+            flaw=why,
         )
 
     def batch_key(self, item: Prepared) -> Hashable:
@@ -159,7 +152,13 @@ class OpenaiWhisper:
         return ENCODE_SECONDS + DECODE_SECONDS * item.seconds
 
     def run(self, batch: Sequence[Prepared], cancel: CancelFlag) -> Sequence[Draft | WindowError]:
-        results = [WindowError(item.flaw) if item.flaw else _nothing(item) for item in batch]
+        return self._threads.submit(self._run, batch, cancel).result()
+
+    def _run(self, batch: Sequence[Prepared], cancel: CancelFlag) -> list[Draft | WindowError]:
+        results = [
+            WindowError(item.flaw) if item.flaw else nothing(item.options, multilingual=self._multilingual)
+            for item in batch
+        ]
         audible = [place for place, item in enumerate(batch) if not item.flaw and not item.silent]
         audible.sort(key=lambda place: batch[place].seconds, reverse=True)  # short ones leave from the end
         if audible:
@@ -182,6 +181,7 @@ class OpenaiWhisper:
 
     def close(self) -> None:
         self.unload()
+        self._threads.shutdown()
 
     def _lay(self, model: Model) -> None:
         """Take a model for every lane, over the same weights."""
@@ -198,7 +198,7 @@ class OpenaiWhisper:
                 with closing(Decoder(model.whisper, encodings)) as decoder:
                     return self._read(decoder, model, items)
         except Cancelled:
-            return [WindowError("Nobody waits for this window any more.")] * len(items)
+            return [NOBODY] * len(items)
         finally:
             self._lanes.put(model)
 
@@ -228,15 +228,11 @@ class OpenaiWhisper:
         return torch.cat(parts)
 
     def _detect(self, decoder: Decoder, items: Sequence[Prepared]) -> list[Spoken]:
-        if not self._multilingual:
-            return [Spoken("en", None)] * len(items)
-        told = [item.options.language for item in items]
-        if all(told):
-            return [Spoken(language or "", None) for language in told]
+        known = [told(item.options, multilingual=self._multilingual) for item in items]
+        if None not in known:
+            return [spoken for spoken in known if spoken]
         found = detect(decoder, self._tokenizer("en", "transcribe"), len(items))
-        return [
-            Spoken(language, None) if language else Spoken(*heard) for language, heard in zip(told, found, strict=True)
-        ]
+        return [spoken or Spoken(*heard) for spoken, heard in zip(known, found, strict=True)]
 
     def _decode(self, decoder: Decoder, items: Sequence[Prepared], spoken: Sequence[Spoken]) -> list[Decoded]:
         beam, temperature = items[0].options.beam, items[0].options.temperature
@@ -270,22 +266,11 @@ class OpenaiWhisper:
             cut=decoded.cut,
         )
 
-    def _flaw(self, window: Window) -> str | None:
-        language = window.options.language
-        if len(window.samples) > FRAMES * HOP:
-            return f"The window is {window.seconds:.1f} s long; Whisper takes 30 s at most."
-        if not np.isfinite(window.samples).all():
-            return "The window holds samples that are not finite numbers."
-        if self._multilingual and language is not None and language not in self.capabilities.languages:
-            return f"The model {self.info.model!r} does not know the language {language!r}."
-        return None
-
-    def _features(self, samples: NDArray[np.float32]) -> Features:
-        """Log-mel of the samples and of silence up to 30 s, of which only the first moments are worked out."""
+    def _mel(self, samples: NDArray[np.float32], padding: int) -> Features:
         from whisper.audio import log_mel_spectrogram
 
-        mel: Features = log_mel_spectrogram(samples, self._mels, padding=TAIL)[:, :FRAMES].numpy()
-        return np.pad(mel, ((0, 0), (0, FRAMES - mel.shape[1])), constant_values=mel[0, -1])
+        mel: Features = log_mel_spectrogram(samples, self._mels, padding).numpy()
+        return mel
 
     def _prompt(self, options: Options) -> tuple[int, ...]:
         """The prompt's tokens and those of the text before, behind it: at most half of the decoder's positions.
@@ -312,9 +297,3 @@ class OpenaiWhisper:
         from whisper.tokenizer import get_tokenizer
 
         return get_tokenizer(self._multilingual, num_languages=self._known, language=language, task=task)
-
-
-def _nothing(item: Prepared) -> Draft:
-    """What is heard in silence; a language that had to be detected there has no evidence."""
-    language = item.options.language
-    return Draft("", (), language or "en", None if language else 0.0, None, None, None)

@@ -1,50 +1,31 @@
 """One context of whisper.cpp, the weights and the memory of one lane, kept from remembering what it heard before.
 
-What the binding does not say is read from where it stands: the sizes of a model from the head of its file, and from
-whisper.cpp's log why a model cannot be loaded and how sure it was of a language.
+What the binding does not say is read from whisper.cpp's log: why a model cannot be loaded, and how sure it was of a
+language.
 """
 
 from __future__ import annotations
 
 import atexit
 import re
-import struct
 import threading
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError, EngineLost
 from pipeline.languages import LANGUAGES
-from stages.engines.formats import Dimensions
+from stages.engines.ggml import Model
 
 if TYPE_CHECKING:
     from _pywhispercpp import whisper_context_params, whisper_full_params
-
-MAGIC: Final = b"lmgg"  # 0x67676d6c, least byte first
-HEADER: Final = struct.Struct("<4s11i")
-TYPES: Final = {0: "float32", 1: "float16", 2: "q4_0", 3: "q4_1", 7: "q8_0", 8: "q5_0", 9: "q5_1"}  # ggml_ftype
-
-# Heads that follow the audio, as whisper.cpp names its tables of them, by the decoder's layers and width and mel bands.
-# The sizes of large-v1 are those of large-v2.
-HEADS: Final = {
-    (4, 384, 80): "TINY",
-    (6, 512, 80): "BASE",
-    (12, 768, 80): "SMALL",
-    (24, 1024, 80): "MEDIUM",
-    (32, 1280, 80): "LARGE_V2",
-    (32, 1280, 128): "LARGE_V3",
-    (4, 1280, 128): "LARGE_V3_TURBO",
-}
-ENGLISH_VOCABULARY: Final = 51_864
 
 # Its search for words ends the process below 0.16 s, and it takes 0.1 s for nothing: silence is put behind.
 SHORTEST: Final = 16_000  # samples
@@ -55,41 +36,6 @@ DETECTED: Final = re.compile(r"auto-detected language: (\w+) \(p = ([0-9.]+)\)")
 Samples = NDArray[np.float32]
 Log = list[tuple[int, str]]  # level and line
 _heard = threading.local()
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """A ggml file, by what its head says. Raises ``ConfigError`` where it is none."""
-
-    file: Path
-    dimensions: Dimensions
-    compute_type: str
-
-    @classmethod
-    def at(cls, file: Path) -> Model:
-        with file.open("rb") as content:
-            head = content.read(HEADER.size)
-        if len(head) < HEADER.size or not head.startswith(MAGIC):
-            raise ConfigError(f"{file} is not a ggml file of whisper.cpp; its first bytes are not those of one.")
-        _, *sizes, kind = HEADER.unpack(head)
-        return cls(file, Dimensions(*sizes), TYPES.get(kind % 1000, f"type {kind}"))
-
-    @property
-    def multilingual(self) -> bool:
-        return self.dimensions.n_vocab > ENGLISH_VOCABULARY
-
-    def languages(self) -> frozenset[str]:
-        """Whisper's tokens for languages come in one order; a later model knows some more."""
-        from _pywhispercpp import whisper_lang_str
-
-        count = self.dimensions.n_vocab - 51_766 if self.multilingual else 1
-        return frozenset(whisper_lang_str(n) for n in range(count)) & LANGUAGES
-
-    def heads(self) -> str | None:
-        """The name of whisper.cpp's table of heads for this model, if it has one."""
-        of = self.dimensions
-        name = HEADS.get((of.n_text_layer, of.n_text_state, of.n_mels))
-        return f"{name}_EN" if name and not self.multilingual else name
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,12 +93,15 @@ class Context:
         self._metal = metal
         self._threads = threads
         self._has_drawn = self._was_short = False
+        self._native: Any = None
         self._open()
 
     def close(self) -> None:
         from _pywhispercpp import whisper_free
 
-        whisper_free(self._native)
+        if self._native:
+            whisper_free(self._native)
+        self._native = None
 
     def read(self, samples: Samples, how: How, abort: Callable[[], bool]) -> Reading | None:
         """What is said in 30 s at most; None when ``abort`` said so, which is asked after the encoder and every token.
@@ -188,21 +137,24 @@ class Context:
         self.close()
         try:
             self._open()
-        except ConfigError as error:
-            raise EngineLost(str(error)) from error
+        except (OSError, ConfigError) as error:
+            raise EngineLost(f"The model cannot be loaded any more: {error}") from error
 
     def _open(self) -> None:
-        from _pywhispercpp import whisper_init_from_file_with_params
+        from _pywhispercpp import whisper_free, whisper_init_from_file_with_params
 
         file = str(self._model.file)
+        if self._model.replaced:
+            raise ConfigError(f"{file} is another file than it was; start again to take it.")
         with _listening() as log:
-            self._native = whisper_init_from_file_with_params(file, _context_params(self._model, metal=self._metal))
+            native = whisper_init_from_file_with_params(file, _context_params(self._model, metal=self._metal))
         # Where nothing could be loaded there is a context all the same; only the log tells.
         if wrong := [text for level, text in log if level >= WARN and text.startswith("whisper_")]:
             raise ConfigError(f"whisper.cpp cannot load {file}: {wrong[0]}.")
         if self._metal and any("no GPU found" in text for _, text in log):
-            self.close()
+            whisper_free(native)
             raise ConfigError("whisper.cpp finds no Metal on this machine; set ENGINE__DEVICE=cpu.")
+        self._native = native
 
     def _full_params(self, how: How, abort: Callable[[], bool]) -> whisper_full_params:
         import _pywhispercpp as native
@@ -276,6 +228,14 @@ def _context_params(model: Model, *, metal: bool) -> whisper_context_params:
     params.dtw_aheads_preset = getattr(native, f"WHISPER_AHEADS_{model.heads() or 'N_TOP_MOST'}")
     params.dtw_n_top = 1  # whisper.cpp's memory for this holds the heads of one layer of the largest model
     return params
+
+
+def languages(model: Model) -> frozenset[str]:
+    """Whisper's tokens for languages come in one order; a later model knows some more."""
+    from _pywhispercpp import whisper_lang_str
+
+    count = model.dimensions.n_vocab - 51_766 if model.multilingual else 1
+    return frozenset(whisper_lang_str(n) for n in range(count)) & LANGUAGES
 
 
 @contextmanager

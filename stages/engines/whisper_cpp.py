@@ -8,7 +8,7 @@ from __future__ import annotations
 import platform
 import sys
 from codecs import getincrementaldecoder
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from queue import SimpleQueue
@@ -24,26 +24,36 @@ from pipeline.transcript import EngineInfo
 from stages.engines import CancelFlag, Capabilities, Draft, Options, Window, WindowError, weights
 from stages.engines.allocator import give_back_freed_memory
 from stages.engines.checks import compression_ratio
-from stages.engines.whisper_context import Context, How, Model, Reading, Token
+from stages.engines.device import nice_threads
+from stages.engines.frames import FRAMES, HOP, hears_short_windows
+from stages.engines.ggml import Model
+from stages.engines.whisper_context import Context, How, Reading, Token, languages
+from stages.engines.windows import NOBODY, flaw, nothing, told, translates
 from stages.engines.words import APPENDED, PREPENDED, Aligned, timed
 
-MOST_SAMPLES: Final = 480_000  # the 30 s that Whisper's encoder takes
 FAINT: Final = 10 ** (-55 / 20)  # -55 dBFS: the gate before Silero lets nothing below it pass either
 SPACELESS: Final = frozenset({"zh", "ja", "th", "lo", "my", "yue"})  # as in openai/whisper, tokenizer.py
 METAL_THREADS: Final = 4  # whisper.cpp's default, for what the processor does beside
 
-# Models that hear as well when the encoder is given less than 30 s: of 14 clips of 2-11 s in four languages, read
-# greedily, 31 words of 218 are wrong either way, in 21.8 CPU s for 51.6. With 500 positions at least, 34 are wrong.
-HEAR_SHORT_WINDOWS: Final = frozenset({"base"})
+# Weights that hear as well when the encoder is given less than 30 s: bytes of the file that the conversion tool makes,
+# and the SHA-256 of what stands behind its mel filters. A file made elsewhere, with its weights in another order, is
+# given 30 s. Of 14 clips of 2-11 s in four languages, read greedily, 31 words of 218 are wrong either way, in 21.8 CPU
+# s for 51.6. With 500 positions at least, 34 are wrong.
+HEAR_SHORT_WINDOWS: Final[Mapping[int, str]] = {
+    147_951_465: "1cb55219269ec6085ab83e1badf944d306eac48a94b665901f2b012b9a04de98",  # base
+}
 FEWEST_POSITIONS: Final = 800  # of 20 ms
 POSITIONS_BEHIND: Final = 250
 ALL_POSITIONS: Final = 1500
 
-# Base in float16 on one core: a window's encoding, with its language another one, and a second of speech decoded.
+# From 0.5 on whisper.cpp drops the prompt and the text before. 0.8, the most that is asked for, is 0.48 to it.
+LESS_RANDOM: Final = 0.6
+MOST_RANDOM: Final = 0.49
+
+# Base in float16 on one core: a window's encoding, with its language another one, and a second of speech decoded. No
+# other model was measured.
 ENCODE_SECONDS: Final = 2.9
 DECODE_SECONDS: Final = 0.08
-
-NOBODY = WindowError("Nobody waits for this window any more.")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,6 +110,8 @@ class WhisperCpp:
         self._model = model
         self._lanes = lanes
         self._contexts: SimpleQueue[Context] = SimpleQueue()
+        self._threads = nice_threads(lanes)
+        self._hears_short_windows = hears_short_windows(model.file, HEAR_SHORT_WINDOWS, behind=model.before_weights)
         self.info = EngineInfo(
             backend="whisper_cpp",
             model=name,
@@ -110,17 +122,22 @@ class WhisperCpp:
         self.capabilities = Capabilities(
             lanes=lanes,
             max_batch=1,
-            languages=model.languages(),
+            languages=languages(model),
             words=True,
-            translate=model.multilingual,
+            translate=translates(
+                multilingual=model.multilingual,
+                encoder_layers=model.dimensions.n_audio_layer,
+                decoder_layers=model.dimensions.n_text_layer,
+            ),
             prompt=True,
             cancellable=True,
-            bytes_per_item=4 * MOST_SAMPLES,
+            bytes_per_item=4 * FRAMES * HOP,
         )
         self._open()
 
     def prepare(self, window: Window) -> Prepared:
-        return Prepared(window.samples, window.options, self._flaw(window))
+        known, multilingual = self.capabilities.languages, self._model.multilingual
+        return Prepared(window.samples, window.options, flaw(window, self.info.model, known, multilingual=multilingual))
 
     def batch_key(self, item: Prepared) -> Hashable:  # noqa: ARG002 - a batch is one window, and any will do
         return None
@@ -130,6 +147,9 @@ class WhisperCpp:
         return passes * ENCODE_SECONDS + DECODE_SECONDS * item.seconds
 
     def run(self, batch: Sequence[Prepared], cancel: CancelFlag) -> Sequence[Draft | WindowError]:
+        return self._threads.submit(self._run, batch, cancel).result()
+
+    def _run(self, batch: Sequence[Prepared], cancel: CancelFlag) -> list[Draft | WindowError]:
         context = self._contexts.get_nowait()  # there is one for each lane
         try:
             return [self._hear(context, item, cancel) for item in batch]
@@ -149,6 +169,7 @@ class WhisperCpp:
 
     def close(self) -> None:
         self.unload()
+        self._threads.shutdown()
 
     def _open(self) -> None:
         metal = self.info.device == "mps"
@@ -159,7 +180,7 @@ class WhisperCpp:
         if item.flaw:
             return WindowError(item.flaw)
         if item.silent:
-            return self._nothing(item)
+            return nothing(item.options, multilingual=self._model.multilingual)
         if cancel.is_set():
             return NOBODY
         try:
@@ -170,35 +191,21 @@ class WhisperCpp:
 
     def _how(self, item: Prepared) -> How:
         options = item.options
+        spoken = told(options, multilingual=self._model.multilingual)
         return How(
-            language=options.language if self._model.multilingual else "en",
+            language=spoken.language if spoken else None,
             translate=options.task == "translate" and self._model.multilingual,
             prompt=options.prompt or "",
             before=options.before or "",
             beam=options.beam,
-            temperature=options.temperature,
+            temperature=min(MOST_RANDOM, LESS_RANDOM * options.temperature),
             positions=self._positions(item),
         )
 
     def _positions(self, item: Prepared) -> int:
-        if not item.options.short or item.options.language is None or self.info.model not in HEAR_SHORT_WINDOWS:
+        if not (item.options.short and item.options.language and self._hears_short_windows):
             return ALL_POSITIONS
         return min(ALL_POSITIONS, max(FEWEST_POSITIONS, int(item.seconds * 50) + POSITIONS_BEHIND))
-
-    def _nothing(self, item: Prepared) -> Draft:
-        """What is heard in silence; a language that had to be detected there has no evidence."""
-        language = item.options.language if self._model.multilingual else "en"
-        return Draft("", (), language or "en", None if language else 0.0, None, None, None, item.options.temperature)
-
-    def _flaw(self, window: Window) -> str | None:
-        language = window.options.language
-        if len(window.samples) > MOST_SAMPLES:
-            return f"The window is {window.seconds:.1f} s long; Whisper takes 30 s at most."
-        if not np.isfinite(window.samples).all():
-            return "The window holds samples that are not finite numbers."
-        if self._model.multilingual and language is not None and language not in self.capabilities.languages:
-            return f"The model {self.info.model!r} does not know the language {language!r}."
-        return None
 
 
 def _draft(item: Prepared, reading: Reading) -> Draft:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
@@ -40,6 +41,20 @@ def hear(engine: Engine, samples: Clip, options: Options = PLAIN) -> Draft:
     return draft
 
 
+def niceness_inside(engine: Engine, window: Window) -> int:
+    """That of the thread in which an engine that can be cancelled reads a window."""
+    seen: set[int] = set()
+
+    class Look(threading.Event):
+        def is_set(self) -> bool:
+            seen.add(os.nice(0))
+            return True
+
+    engine.run([engine.prepare(window)], Look())
+    (niceness,) = seen
+    return niceness
+
+
 def assert_alike(some: Sequence[Draft | WindowError], others: Sequence[Draft | WindowError]) -> None:
     """The same words at the same times; probabilities to three decimals, as the last digits are those of a sum."""
     assert [_told(draft) for draft in some] == [_told(draft) for draft in others]
@@ -73,6 +88,11 @@ class EngineSuite:
         raise NotImplementedError
 
     @pytest.fixture
+    def plain(self) -> Options:
+        """How ``speech`` is heard, all of which is English if a language is told here."""
+        return PLAIN
+
+    @pytest.fixture
     def broken(self) -> Window:
         """A window that the engine cannot do, with the batch key of ``speech``."""
         raise NotImplementedError
@@ -87,11 +107,11 @@ class EngineSuite:
         assert_alike(run(engine, mixed), [draft for window in mixed for draft in run(engine, [window])])
 
     def test_words_are_in_order_inside_their_window_and_make_up_its_text(
-        self, engine: Engine, speech: Sequence[Clip]
+        self, engine: Engine, speech: Sequence[Clip], plain: Options
     ) -> None:
         for clip in speech:
             window = Window(clip)
-            draft = hear(engine, clip)
+            draft = hear(engine, clip, plain)
             assert draft.text
             if not engine.capabilities.words:
                 assert draft.words == ()
@@ -103,8 +123,8 @@ class EngineSuite:
             assert "".join(word.word for word in draft.words).strip() == draft.text
             assert all(0 <= word.confidence <= 1 for word in draft.words)
 
-    def test_numbers_are_plain_python(self, engine: Engine, speech: Sequence[Clip]) -> None:
-        draft = hear(engine, speech[0])
+    def test_numbers_are_plain_python(self, engine: Engine, speech: Sequence[Clip], plain: Options) -> None:
+        draft = hear(engine, speech[0], plain)
         numbers = [draft.language_probability, draft.avg_logprob, draft.no_speech_prob, draft.compression_ratio]
         for word in draft.words:
             numbers += [word.start, word.end, word.confidence]
@@ -115,8 +135,10 @@ class EngineSuite:
         draft = hear(engine, np.zeros(round(seconds * 16_000), np.float32))
         assert (draft.text, draft.words) == ("", ())
 
-    def test_a_language_that_is_told_is_not_detected(self, engine: Engine, speech: Sequence[Clip]) -> None:
-        draft = hear(engine, speech[0], Options(language="en"))
+    def test_a_language_that_is_told_is_not_detected(
+        self, engine: Engine, speech: Sequence[Clip], plain: Options
+    ) -> None:
+        draft = hear(engine, speech[0], replace(plain, language="en"))
         assert (draft.language, draft.language_probability) == ("en", None)
 
     def test_a_window_that_fails_leaves_its_seven_neighbours_whole(
@@ -127,10 +149,10 @@ class EngineSuite:
         assert isinstance(results.pop(3), WindowError)
         assert_alike(results, run(engine, others))
 
-    def test_every_lane_may_run_at_once(self, engine: Engine, speech: Sequence[Clip]) -> None:
+    def test_every_lane_may_run_at_once(self, engine: Engine, speech: Sequence[Clip], plain: Options) -> None:
         heard: dict[int, Draft] = {}
         lanes = [
-            threading.Thread(target=lambda n=n: heard.update({n: hear(engine, speech[n % 2])}))
+            threading.Thread(target=lambda n=n: heard.update({n: hear(engine, speech[n % 2], plain)}))
             for n in range(engine.capabilities.lanes)
         ]
         for lane in lanes:
@@ -138,7 +160,7 @@ class EngineSuite:
         for lane in lanes:
             lane.join()
         assert {n: draft.text for n, draft in heard.items()} == {
-            n: hear(engine, speech[n % 2]).text for n in range(len(lanes))
+            n: hear(engine, speech[n % 2], plain).text for n in range(len(lanes))
         }
 
     def test_it_says_what_it_can_do(self, engine: Engine, speech: Sequence[Clip]) -> None:

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import jiwer
@@ -34,7 +35,7 @@ def resident():
 def used():
     engine = load(EngineSettings.model_validate_json(sys.argv[1]))
     noise = np.random.default_rng(0).normal(0, 0.1, 80_000).astype(np.float32)
-    engine.run([engine.prepare(Window(noise, Options(language="en", beam=1)))], CancelFlag())
+    engine.run([engine.prepare(Window(noise, Options(language="en", beam=1, short=True)))], CancelFlag())
     return engine
 
 used().close()
@@ -76,6 +77,11 @@ class WhisperSuite(EngineSuite):
         return Window(np.full(16_000, np.nan, np.float32))
 
     @pytest.fixture
+    def german(self) -> Options:
+        """As ``plain``, for German."""
+        return Options()
+
+    @pytest.fixture
     def mixed(self, clip: Callable[[str], Clip]) -> Sequence[Window]:
         return [
             Window(clip("leopard_de")),
@@ -86,6 +92,18 @@ class WhisperSuite(EngineSuite):
             Window(clip("austen_0870"), Options(beam=1)),
             Window(clip("leopard_en"), Options(prompt="A talk with Mr. Kwilter, the painter.")),
             Window(clip("austen_0880"), Options(prompt="A reading of an old novel, aloud.")),
+        ]
+
+    @pytest.fixture
+    def readings(self, clip: Callable[[str], Clip]) -> Sequence[Window]:
+        """At all temperatures, behind a text, and short."""
+        return [
+            Window(clip("leopard_de"), Options(temperature=0.4)),
+            Window(clip("austen_0880"), Options(temperature=0.8)),
+            Window(clip("leopard_en"), Options(before="A talk with Mr. Kwilter, the painter.")),
+            Window(clip("austen_0870"), Options(language="en", short=True)),
+            Window(clip("leopard_en"), Options(language="en", short=True)),
+            Window(clip("jfk"), Options(temperature=0.4)),
         ]
 
     @pytest.mark.parametrize("name", ["jfk", "leopard_de", "leopard_es", "leopard_fr"])
@@ -100,8 +118,10 @@ class WhisperSuite(EngineSuite):
         assert word_errors(said, draft.text) <= 0.25
         assert not draft.cut
 
-    def test_its_probabilities_are_probabilities(self, engine: Engine, clip: Callable[[str], Clip]) -> None:
-        draft = hear(engine, clip("jfk"))
+    def test_its_probabilities_are_probabilities(
+        self, engine: Engine, clip: Callable[[str], Clip], plain: Options
+    ) -> None:
+        draft = hear(engine, clip("jfk"), plain)
         assert draft.avg_logprob is not None
         assert -1 < draft.avg_logprob <= 0
         assert draft.no_speech_prob is None or 0 <= draft.no_speech_prob < 0.6
@@ -109,10 +129,10 @@ class WhisperSuite(EngineSuite):
         assert np.mean([word.confidence for word in draft.words]) > 0.7
 
     def test_it_translates_to_english_beside_a_neighbour_that_it_does_not_translate(
-        self, engine: Engine, clip: Callable[[str], Clip]
+        self, engine: Engine, clip: Callable[[str], Clip], german: Options
     ) -> None:
-        german = clip("leopard_de")
-        english, original = run(engine, [Window(german, Options(task="translate")), Window(german)])
+        samples = clip("leopard_de")
+        english, original = run(engine, [Window(samples, replace(german, task="translate")), Window(samples, german)])
         assert isinstance(english, Draft)
         assert isinstance(original, Draft)
         assert english.language == original.language == "de"
@@ -120,41 +140,38 @@ class WhisperSuite(EngineSuite):
         assert "portal" in english.text.lower()
         assert "wurde" in original.text
 
-    def test_a_prompt_teaches_how_a_name_is_spelt(self, engine: Engine, clip: Callable[[str], Clip]) -> None:
-        samples = clip("leopard_en")
-        assert "Quilter" in hear(engine, samples).text
-        assert "Kwilter" in hear(engine, samples, Options(prompt="A talk with Mr. Kwilter, the painter.")).text
-
-    def test_so_does_the_text_before_it_and_a_prompt_keeps_its_place_before_a_long_one(
-        self, engine: Engine, clip: Callable[[str], Clip]
+    def test_a_prompt_teaches_how_a_name_is_spelt(
+        self, engine: Engine, clip: Callable[[str], Clip], plain: Options
     ) -> None:
         samples, name = clip("leopard_en"), "A talk with Mr. Kwilter, the painter."
-        assert "Kwilter" in hear(engine, samples, Options(before=name)).text
-        assert "Kwilter" in hear(engine, samples, Options(prompt=name, before="He spoke of his art. " * 180)).text
+        assert "Quilter" in hear(engine, samples, plain).text
+        assert "Kwilter" in hear(engine, samples, replace(plain, prompt=name)).text
+
+    def test_so_does_the_text_before_it_and_a_prompt_keeps_its_place_before_a_long_one(
+        self, engine: Engine, clip: Callable[[str], Clip], plain: Options
+    ) -> None:
+        samples, name = clip("leopard_en"), "A talk with Mr. Kwilter, the painter."
+        assert "Kwilter" in hear(engine, samples, replace(plain, before=name)).text
+        long = "He spoke of his art. " * 180
+        assert "Kwilter" in hear(engine, samples, replace(plain, prompt=name, before=long)).text
 
     def test_control_tokens_in_a_prompt_and_prompts_without_end_are_harmless(
-        self, engine: Engine, clip: Callable[[str], Clip]
+        self, engine: Engine, clip: Callable[[str], Clip], plain: Options
     ) -> None:
         control = "<|startoftranscript|><|fr|><|translate|> young"
-        told = [Options(prompt=control), Options(before=control), Options(prompt=ENDLESS), Options(before=ENDLESS)]
-        for draft in run(engine, [Window(clip("austen_0880"), options) for options in told]):
+        told = [(control, None), (None, control), (ENDLESS, None), (None, ENDLESS)]
+        options = [replace(plain, prompt=prompt, before=before) for prompt, before in told]
+        for draft in run(engine, [Window(clip("austen_0880"), each) for each in options]):
             assert isinstance(draft, Draft)
             assert "young man" in draft.text
 
     def test_another_reading_text_before_it_and_short_windows_are_the_same_alone_and_in_company(
-        self, engine: Engine, clip: Callable[[str], Clip]
+        self, engine: Engine, readings: Sequence[Window]
     ) -> None:
-        windows = [
-            Window(clip("leopard_de"), Options(temperature=0.4)),
-            Window(clip("austen_0880"), Options(temperature=0.8)),
-            Window(clip("leopard_en"), Options(before="A talk with Mr. Kwilter, the painter.")),
-            Window(clip("austen_0870"), Options(language="en", short=True)),
-            Window(clip("leopard_en"), Options(language="en", short=True)),
-            Window(clip("jfk"), Options(temperature=0.4)),
-        ]
-        together = run(engine, windows)
-        assert [draft.temperature for draft in together if isinstance(draft, Draft)] == [0.4, 0.8, 0.0, 0.0, 0.0, 0.4]
-        assert_alike(together, [draft for window in windows for draft in run(engine, [window])])
+        together = run(engine, readings)
+        asked = [window.options.temperature for window in readings]
+        assert [draft.temperature for draft in together if isinstance(draft, Draft)] == asked
+        assert_alike(together, [draft for window in readings for draft in run(engine, [window])])
 
     def test_a_short_window_is_heard_as_well(self, engine: Engine, clip: Callable[[str], Clip], media: Path) -> None:
         draft = hear(engine, clip("jfk"), Options(language="en", beam=1, short=True))
@@ -172,8 +189,10 @@ class WhisperSuite(EngineSuite):
         assert isinstance(unknown, WindowError)
         assert "'yue'" in unknown.detail
 
-    def test_a_model_that_was_away_hears_what_it_heard_before(self, engine: Engine, speech: Sequence[Clip]) -> None:
-        windows = [Window(samples) for samples in speech]
+    def test_a_model_that_was_away_hears_what_it_heard_before(
+        self, engine: Engine, speech: Sequence[Clip], plain: Options
+    ) -> None:
+        windows = [Window(samples, plain) for samples in speech]
         before = run(engine, windows)
         engine.unload()
         while_away = engine.prepare(windows[0])
