@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import re
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import astuple, dataclass
+from os import SEEK_CUR
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -78,6 +79,16 @@ def read_ctranslate2(folder: Path) -> Whisper:
     return Whisper(dimensions, tensors, heads, _tokens(folder / "tokenizer.json"))
 
 
+def layers(file: Path) -> tuple[int, int]:
+    """How many the encoder of a ``model.bin`` has, and the decoder. Its weights, of any type, are passed over."""
+    with file.open("rb") as stream:
+        _take(stream, "I")  # the format's version; whatever CTranslate2 loads has its variables in this layout
+        _string(stream)
+        _take(stream, "I")
+        names = [_passed_over(stream) for _ in range(*_take(stream, "I"))]
+    return _layers(names, "encoder"), _layers(names, "decoder")
+
+
 def _variables(file: Path) -> dict[str, Array]:
     with file.open("rb") as stream:
         if _take(stream, "I") != (CTRANSLATE2_VERSION,) or _string(stream) != "WhisperSpec":
@@ -91,12 +102,23 @@ def _variables(file: Path) -> dict[str, Array]:
 
 
 def _variable(stream: BinaryIO, file: Path) -> tuple[str, Array]:
-    name, (rank,) = _string(stream), _take(stream, "B")
-    shape, (kind, size) = _take(stream, f"{rank}I"), _take(stream, "BI")
-    dtype = CTRANSLATE2_TYPES[kind]
-    if rank and dtype not in ("float16", "float32"):
+    name, shape, dtype, size = _described(stream)
+    if shape and dtype not in ("float16", "float32"):
         raise ConfigError(f"{file} holds {dtype} weights, which cannot be given back what they lost; take float16.")
     return name, np.frombuffer(stream.read(size), dtype).reshape(shape)
+
+
+def _passed_over(stream: BinaryIO) -> str:
+    name, _, _, size = _described(stream)
+    stream.seek(size, SEEK_CUR)
+    return name
+
+
+def _described(stream: BinaryIO) -> tuple[str, tuple[int, ...], str, int]:
+    """A variable's name, shape, type and bytes."""
+    name, (rank,) = _string(stream), _take(stream, "B")
+    shape, (kind, size) = _take(stream, f"{rank}I"), _take(stream, "BI")
+    return name, shape, CTRANSLATE2_TYPES[kind], size
 
 
 def _take(stream: BinaryIO, layout: str) -> tuple[int, ...]:
@@ -108,8 +130,8 @@ def _string(stream: BinaryIO) -> str:
     return stream.read(size)[:-1].decode()  # less its final zero
 
 
-def _layers(variables: Mapping[str, Array], half: str) -> int:
-    return len({name.split("/")[1] for name in variables if re.match(rf"{half}/layer_\d", name)})
+def _layers(names: Iterable[str], half: str) -> int:
+    return len({name.split("/")[1] for name in names if re.match(rf"{half}/layer_\d", name)})
 
 
 # ── OpenAI's names: `WhisperLoader` in ctranslate2/converters/transformers.py, read backwards ─────────────────────────

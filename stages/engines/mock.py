@@ -23,6 +23,7 @@ from pipeline.languages import LANGUAGES
 from pipeline.settings import EngineSettings
 from pipeline.transcript import EngineInfo
 from stages.engines import CancelFlag, Capabilities, Draft, DraftWord, Options, Window, WindowError
+from stages.engines.weights import shown_name
 
 SILENCE = 0.001  # of full scale: −60 dBFS
 
@@ -75,7 +76,7 @@ def load(settings: EngineSettings) -> MockEngine:
         )
     script = _read(Path(settings.model)) if settings.model.endswith(".json") else SCRIPT
     changes = {"lanes": settings.threads or script.lanes, "max_batch": settings.max_batch or script.max_batch}
-    return MockEngine(script.model_copy(update=changes), model=settings.model)
+    return MockEngine(script.model_copy(update=changes), model=shown_name(settings.model))
 
 
 def _read(path: Path) -> Script:

@@ -90,7 +90,7 @@ def load(settings: EngineSettings) -> OpenaiWhisper:
     max_batch = settings.max_batch or (8 if device == "cpu" else 16)
     info = EngineInfo(
         backend="openai_whisper",
-        model=settings.model,
+        model=weights.shown_name(settings.model),
         device=device,
         compute_type=precision,
         version=version("openai-whisper"),

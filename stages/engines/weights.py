@@ -61,6 +61,12 @@ def find(model: str, settings: EngineSettings, form: Form = "ctranslate2", *, pr
     return pull(model, settings, form, progress=progress)
 
 
+def shown_name(model: str) -> str:
+    """What everybody may read of ``ENGINE__MODEL``: of a path the name of its folder or file, not where that lies."""
+    name = Path(model).expanduser().absolute().name
+    return name.removesuffix(".pt").removesuffix(".bin").removeprefix("ggml-")
+
+
 def pull(model: str, settings: EngineSettings, form: Form = "ctranslate2", *, progress: bool = False) -> Path:
     """Fetch a named model into ``ENGINE__MODEL_DIR``, unless it is there. One process at a time; others wait for it."""
     place = _named(model, settings, form)

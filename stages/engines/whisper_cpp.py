@@ -83,7 +83,7 @@ def load(settings: EngineSettings) -> WhisperCpp:
             f"{model.compute_type}; set it to auto, or ENGINE__MODEL to a file of another type."
         )
     lanes = 1 if device == "mps" else settings.threads or cores()
-    return WhisperCpp(model, name=settings.model, device=device, lanes=lanes)
+    return WhisperCpp(model, name=weights.shown_name(settings.model), device=device, lanes=lanes)
 
 
 def choose_device(asked: str, *, system: str = sys.platform, machine: str | None = None) -> str:

@@ -96,15 +96,19 @@ class WhisperSuite(EngineSuite):
 
     @pytest.fixture
     def readings(self, clip: Callable[[str], Clip]) -> Sequence[Window]:
-        """At all temperatures, behind a text, and short."""
+        """At all temperatures, behind a text, and short: with texts of different lengths in one language."""
+        short = Options(language="en", beam=1, short=True)
         return [
             Window(clip("leopard_de"), Options(temperature=0.4)),
             Window(clip("austen_0880"), Options(temperature=0.8)),
             Window(clip("leopard_en"), Options(before="A talk with Mr. Kwilter, the painter.")),
-            Window(clip("austen_0870"), Options(language="en", short=True)),
-            Window(clip("leopard_en"), Options(language="en", short=True)),
-            Window(clip("jfk"), Options(temperature=0.4)),
+            Window(clip("austen_0930"), Options(temperature=0.4)),
+            *(Window(clip("leopard_en")[:samples], short) for samples in (25_000, 40_000, 64_000)),
+            *(Window(clip("austen_0870")[:samples], short) for samples in (32_000, 56_000, 80_000)),
         ]
+
+    def test_it_is_called_by_the_name_of_its_weights_wherever_they_lie(self, engine: Engine) -> None:
+        assert engine.info.model == "base"
 
     @pytest.mark.parametrize("name", ["jfk", "leopard_de", "leopard_es", "leopard_fr"])
     def test_it_detects_the_language_and_hears_what_is_said(

@@ -50,6 +50,11 @@ def tiny_en_weights() -> Path:
     return _weights("tiny.en")
 
 
+@pytest.fixture(scope="session")
+def base_weights() -> Path:
+    return _weights("base")
+
+
 def _converted(form: Form) -> Path:
     """Whisper base as the conversion tool makes it; kept in the user's cache like what is fetched."""
     _weights("base")

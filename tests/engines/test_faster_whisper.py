@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -153,6 +154,7 @@ def test_an_english_only_model_hears_english_whatever_it_is_told(
     engine = load(EngineSettings(model=str(tiny_en_weights), device="cpu", threads=1, max_batch=2))
     try:
         assert engine.capabilities.languages == {"en"}
+        assert engine.info.model == "tiny.en"
         assert not engine.capabilities.translate
         assert (engine.capabilities.lanes, engine.capabilities.max_batch) == (1, 2)
         first, second = run(engine, [Window(clip("jfk")), Window(clip("jfk"), Options(language="de"))])
@@ -160,6 +162,20 @@ def test_an_english_only_model_hears_english_whatever_it_is_told(
         assert first == second
         assert first.language == "en"
         assert "your country" in first.text
+        assert hear(engine, np.zeros(16_000, np.float32), Options(language="de")).language == "en"
+    finally:
+        engine.close()
+
+
+def test_a_model_with_fewer_layers_to_write_than_to_hear_does_not_translate(base_weights: Path, tmp_path: Path) -> None:
+    for name in ("config.json", "tokenizer.json", "vocabulary.txt"):
+        (tmp_path / name).symlink_to(base_weights / name)
+    whole = (base_weights / "model.bin").read_bytes()
+    (tmp_path / "model.bin").write_bytes(re.sub(rb"decoder/layer_([345])/", rb"decoder/spare_\1/", whole))
+    engine = load(EngineSettings(model=str(tmp_path), device="cpu", threads=1))
+    try:
+        assert "de" in engine.capabilities.languages
+        assert not engine.capabilities.translate
     finally:
         engine.close()
 

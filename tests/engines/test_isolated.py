@@ -247,9 +247,11 @@ def test_a_model_that_is_unloaded_takes_its_processes_with_it_and_comes_back(lan
     assert lane.ask(PLAIN) == SAID
 
 
-def test_a_model_that_is_gone_when_it_is_to_come_back_loses_the_engine(another: Isolation) -> None:
+def test_a_model_that_is_gone_when_it_is_to_come_back_loses_the_engine(
+    another: Isolation, settings: EngineSettings, tmp_path: Path
+) -> None:
     another.engine.unload()
-    Path(another.engine.info.model).unlink()
+    (tmp_path / Path(settings.model).name).unlink()
     with pytest.raises(EngineLost, match="is not a script"):
         another.engine.reload()
 

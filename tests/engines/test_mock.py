@@ -82,6 +82,7 @@ def test_a_script_is_read_from_the_path_that_the_settings_name(tmp_path: Path) -
     script.write_text('{"lines": ["Read from a file."], "lanes": 3, "max_batch": 2}')
     mock = load(EngineSettings(backend="mock", model=str(script), max_batch=5))
     assert hear(mock, TONE).text == "Read from a file."
+    assert mock.info.model == "script.json"
     assert (mock.capabilities.lanes, mock.capabilities.max_batch) == (3, 5)
 
 
