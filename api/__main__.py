@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import anyio
 from pydantic import BaseModel, ValidationError
@@ -14,8 +14,11 @@ from pydantic_settings import SettingsError
 
 from api import order
 from pipeline.errors import ConfigError
-from pipeline.settings import Settings
+from pipeline.settings import EngineSettings, Settings
 from pipeline.transcript import Notice
+
+if TYPE_CHECKING:
+    from stages.engines.catalogue import Form
 
 Command = Callable[[Settings, argparse.Namespace], int]
 
@@ -38,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     asked = _parser().parse_args(argv)
     command: Command = asked.command
     try:
-        return command(_settings(), asked)
+        return command(configured(), asked)
     except KeyboardInterrupt:
         return INTERRUPTED
     except (ConfigError, ExceptionGroup) as error:
@@ -116,7 +119,7 @@ def check_config(settings: Settings, _: argparse.Namespace) -> int:
 def weights(settings: Settings, asked: argparse.Namespace) -> int:
     from stages.engines import weights as models
     from stages.engines.backend import choose_backend
-    from stages.engines.catalogue import FORM_OF_BACKEND, Form
+    from stages.engines.catalogue import FORM_OF_BACKEND
 
     form: Form = asked.form or FORM_OF_BACKEND.get(choose_backend(settings.engine.backend), "ctranslate2")
     names: list[str] = asked.models or [settings.engine.model]
@@ -128,15 +131,20 @@ def weights(settings: Settings, asked: argparse.Namespace) -> int:
         for name in names:
             print(f"{name}: {models.pull(name, settings.engine, form, progress=True)}")
     else:
-        damaged = [
-            f"{name}: {file} is missing or not what it should be."
-            for name in names
-            for file in models.verify(name, settings.engine, form)
-        ]
+        damaged = [line for name in names for line in _damage(name, settings.engine, form)]
         if damaged:
-            return _say(*damaged, "`antiphon weights pull` fetches what is damaged again.")
+            return _say(*damaged)
         print("All files are what they should be.")
     return 0
+
+
+def _damage(name: str, settings: EngineSettings, form: Form) -> Iterator[str]:
+    from stages.engines import weights as models
+
+    files = models.verify(name, settings, form)
+    yield from (f"{name}: {file} is missing or not what it should be." for file in files)
+    if files:
+        yield models.repair(name, settings, form)
 
 
 # ── what is asked ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -180,7 +188,8 @@ def _positive(text: str) -> float:
 # ── what is told ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _settings() -> Settings:
+def configured() -> Settings:
+    """The settings in the environment. Raises ``ConfigError`` with a sentence for each that is wrong."""
     try:
         return Settings()
     except ValidationError as error:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -19,9 +21,10 @@ if (PYTHON := ROOT / ".venv/bin/python").exists() and Path(sys.prefix) != ROOT /
 
 sys.path.insert(0, str(ROOT))
 
-from pipeline.errors import ConfigError  # noqa: E402 – found in this clone
-from pipeline.settings import Settings  # noqa: E402
+from api.__main__ import configured  # noqa: E402 – found in this clone
+from pipeline.errors import ConfigError  # noqa: E402
 from stages.engines import weights  # noqa: E402
+from stages.engines.backend import INSTALL  # noqa: E402
 from stages.engines.formats import read_ctranslate2, write_ggml  # noqa: E402
 
 
@@ -31,17 +34,33 @@ def main() -> None:
     if Path(asked.model).is_dir() and not asked.output:
         parser.error("a folder has no name to be found by: say where to with --output FILE")
     write = {"pt": to_pt, "ggml": to_ggml}[asked.to]
-    settings = Settings().engine
+    settings = configured().engine
     if asked.output:
-        write(weights.find(asked.model, settings), asked.output)
+        in_one_step(write, weights.source(asked.model, settings), asked.output)
     kept = asked.output or weights.convert(asked.model, settings, asked.to, write)
     sys.stdout.write(f"{kept}\n")
 
 
+def in_one_step(write: Callable[[Path, Path], None], folder: Path, file: Path) -> None:
+    """Whoever looks sees what was there before, or all of what is written."""
+    partial = file.with_name(f"{file.name}.partial")
+    try:
+        partial.touch()  # torch has errors of its own for a place where nothing can be written
+        write(folder, partial)
+        partial.replace(file)
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be written: {error.strerror}.") from error
+    finally:
+        with suppress(OSError):
+            partial.unlink()
+
+
 def to_pt(folder: Path, file: Path) -> None:
     """Write what openai-whisper saves and loads, and the heads to align words by, which it keeps in its own code."""
-    import torch
-
+    try:
+        import torch
+    except ImportError as error:
+        raise ConfigError(f"A .pt file is written by PyTorch; {INSTALL['openai_whisper']}.") from error
     whisper = read_ctranslate2(folder)
     tensors = {name: torch.from_numpy(tensor.copy()) for name, tensor in whisper.tensors.items()}
     torch.save(

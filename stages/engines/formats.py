@@ -58,7 +58,16 @@ CTRANSLATE2_TYPES: Final = ("float32", "int8", "int16", "int32", "float16", "bfl
 
 
 def read_ctranslate2(folder: Path) -> Whisper:
-    """Read a converted model. Raises ``ConfigError`` when it is no Whisper, or holds quantised weights."""
+    """Raises ``ConfigError`` when a folder holds no whole Whisper, or quantised weights."""
+    try:
+        return _whisper(folder)
+    except OSError as error:
+        raise ConfigError(f"{error.filename} cannot be read: {error.strerror}.") from error
+    except (LookupError, ValueError, struct.error) as error:  # of a file that ends early, or says something else
+        raise ConfigError(f"{folder} does not hold a Whisper converted for CTranslate2, or is damaged.") from error
+
+
+def _whisper(folder: Path) -> Whisper:
     variables = _variables(folder / "model.bin")
     tensors = dict(_renamed(variables))
     n_vocab, n_text_state = tensors["decoder.token_embedding.weight"].shape

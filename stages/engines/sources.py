@@ -81,6 +81,8 @@ class Address:
                 if answer.status_code == httpx2.codes.RANGE_NOT_SATISFIABLE:
                     return  # nothing behind what is here: it is whole, or its hash will tell
                 answer.raise_for_status()
+                if answer.status_code != httpx2.codes.PARTIAL_CONTENT:
+                    file.write_bytes(b"")  # before the tag is another's, or what is here would pass for the new file's
                 _keep_tag(answer, tag)
                 _write(answer, file, progress)
         except httpx2.HTTPError as error:
@@ -95,10 +97,10 @@ def _keep_tag(answer: Response, tag: Path) -> None:
 
 
 def _write(answer: Response, file: Path, progress: bool) -> None:
-    here = file.stat().st_size if answer.status_code == 206 else 0  # 200: from the beginning
+    here = file.stat().st_size
     total = here + int(answer.headers.get("Content-Length", 0))
     with (
-        file.open("ab" if here else "wb") as open_file,
+        file.open("ab") as open_file,
         tqdm(
             total=total, initial=here, unit="B", unit_scale=True, desc="weights", disable=None if progress else True
         ) as bar,

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -30,6 +31,8 @@ OWN: Mapping[Form, str] = {
     "pt": "a .pt file of openai-whisper",
     "ggml": "a ggml .bin file of whisper.cpp",
 }
+
+RECORD: Final = "checked.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +51,8 @@ def find(model: str, settings: EngineSettings, form: Form = "ctranslate2", *, pr
     ``progress`` draws a bar on standard error if that is a terminal. Raises ``ConfigError`` when the model is neither
     known nor a path of that form, or cannot be had.
     """
-    if ALIASES.get(model, model) not in _names():
+    if not _is_named(model):
         return _own(model, form)
-    place = _named(model, settings, form)
-    if place.whole():
-        return place.path
-    if settings.offline:
-        raise ConfigError(
-            f"The weights of {place.name!r} are not whole in {place.folder}, and ENGINE__OFFLINE forbids fetching "
-            f"them. {place.way_out}"
-        )
     return pull(model, settings, form, progress=progress)
 
 
@@ -70,6 +65,13 @@ def shown_name(model: str) -> str:
 def pull(model: str, settings: EngineSettings, form: Form = "ctranslate2", *, progress: bool = False) -> Path:
     """Fetch a named model into ``ENGINE__MODEL_DIR``, unless it is there. One process at a time; others wait for it."""
     place = _named(model, settings, form)
+    if place.whole():
+        return place.path
+    if settings.offline:
+        raise ConfigError(
+            f"The weights of {place.name!r} are not whole in {place.folder}, and ENGINE__OFFLINE forbids fetching "
+            f"them. {place.way_out}"
+        )
     try:
         with place.alone() as partial:
             if not place.whole():
@@ -83,18 +85,25 @@ def pull(model: str, settings: EngineSettings, form: Form = "ctranslate2", *, pr
 def convert(model: str, settings: EngineSettings, form: Form, write: Callable[[Path, Path], None]) -> Path:
     """Have ``write(folder, file)`` make a form of a named model of its CTranslate2 weights, unless it is here.
 
-    Those are fetched if need be, and every byte of them is checked. From then on ``find`` gives what was made.
+    From then on ``find`` gives what was made.
     """
-    place, folder = _named(model, settings, form), find(model, settings)
-    source = _named(model, settings, "ctranslate2").pins
-    if damaged := _damaged(folder, source):
-        raise ConfigError(f"{', '.join(damaged)} in {folder} cannot be converted: not what it should be.")
+    place, folder = _named(model, settings, form), source(model, settings)
     with place.alone() as partial:
         if not place.whole():
             write(folder, partial / place.path.name)
             made = {place.path.name: _sha256(partial / place.path.name) or ""}
-            place.settle(partial, _Record.of(partial, made, made_from=source))
+            place.settle(partial, _Record.of(partial, made, made_from=MODELS[place.name, "ctranslate2"].files))
     return place.path
+
+
+def source(model: str, settings: EngineSettings) -> Path:
+    """CTranslate2's weights to convert: fetched if need be, and of a named model every byte is checked."""
+    folder = find(model, settings)
+    if _is_named(model) and (damaged := verify(model, settings)):
+        raise ConfigError(
+            f"{', '.join(damaged)} in {folder} cannot be converted: not what it should be. {repair(model, settings)}"
+        )
+    return folder
 
 
 def listed(settings: EngineSettings) -> tuple[Listed, ...]:
@@ -104,10 +113,19 @@ def listed(settings: EngineSettings) -> tuple[Listed, ...]:
 
 
 def verify(model: str, settings: EngineSettings, form: Form = "ctranslate2") -> tuple[str, ...]:
-    """Read every byte of a named model again; the names of files that are missing or not what they should be."""
+    """Read every byte of a named model again; which files are missing or damaged. Those are not found from then on."""
     place = _named(model, settings, form)
     files = place.expected() or {place.path.name: ""}  # not published and not made: it is missing
-    return _damaged(place.folder, files)
+    if damaged := _damaged(place.folder, files):
+        with suppress(OSError):  # a read-only volume
+            (place.folder / RECORD).unlink()
+    return damaged
+
+
+def repair(model: str, settings: EngineSettings, form: Form = "ctranslate2") -> str:
+    """A sentence with the command that brings back what is damaged."""
+    place = _named(model, settings, form)
+    return f"`{place.pull}` fetches it again." if place.pins else f"`{place.convert}` makes it again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,13 +153,20 @@ class _Place:
         return model.bytes if (model := MODELS.get((self.name, self.form))) else None
 
     @property
+    def pull(self) -> str:
+        return f"antiphon weights pull {self.name} --form {self.form}"
+
+    @property
+    def convert(self) -> str:
+        return f"scripts/convert-weights.py {self.name} --to {self.form}"
+
+    @property
     def way_out(self) -> str:
         ways = [f"set ENGINE__MODEL to the path of {OWN[self.form]}"]
         if self.form != "ctranslate2":
-            ways.insert(0, f"make them of CTranslate2's by `scripts/convert-weights.py {self.name} --to {self.form}`")
+            ways.insert(0, f"make them of CTranslate2's by `{self.convert}`")
         if self.pins:
-            pull = f"antiphon weights pull {self.name}" + f" --form {self.form}" * (self.form != "ctranslate2")
-            ways.insert(0, f"run `{pull}` on a machine with a network and copy its folder to {self.folder}")
+            ways.insert(0, f"run `{self.pull}` on a machine with a network and copy its folder to {self.folder}")
         sentence = ", or ".join(ways)
         return f"{sentence[0].upper()}{sentence[1:]}."
 
@@ -221,12 +246,12 @@ class _Record(BaseModel):
     @classmethod
     def read(cls, folder: Path) -> _Record | None:
         try:
-            return cls.model_validate_json((folder / "checked.json").read_bytes())
+            return cls.model_validate_json((folder / RECORD).read_bytes())
         except (OSError, ValidationError):
             return None
 
     def write(self, folder: Path) -> None:
-        (folder / "checked.json").write_text(self.model_dump_json())
+        (folder / RECORD).write_text(self.model_dump_json())
 
 
 def _names() -> tuple[str, ...]:
@@ -234,10 +259,16 @@ def _names() -> tuple[str, ...]:
 
 
 def _named(model: str, settings: EngineSettings, form: Form) -> _Place:
-    name = ALIASES.get(model, model)
-    if name not in _names():
-        raise ConfigError(f"No model is called {name!r}; there are: {', '.join(_names())}.")
-    return _Place(name, form, settings)
+    if not _is_named(model):
+        raise ConfigError(
+            f"No model is called {model!r}, and only those with a name are fetched and verified. "
+            f"Name one: {', '.join(_names())}."
+        )
+    return _Place(ALIASES.get(model, model), form, settings)
+
+
+def _is_named(model: str) -> bool:
+    return ALIASES.get(model, model) in _names()
 
 
 def _own(model: str, form: Form) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import sys
 from base64 import b64decode
 from collections.abc import Callable
@@ -91,17 +92,59 @@ def test_another_kind_of_model_is_refused(tmp_path: Path) -> None:
         read_ctranslate2(tmp_path)
 
 
-def test_the_tool_writes_where_it_is_told_and_says_what_it_cannot_do(tmp_path: Path) -> None:
-    def convert(*arguments: str) -> str:
-        command = [sys.executable, str(ROOT / "scripts/convert-weights.py"), *arguments]
-        done = run(command, capture_output=True, text=True, env={**os.environ, "ENGINE__OFFLINE": "true"}, check=False)
-        return done.stdout if done.returncode == 0 else done.stderr
-
+@pytest.mark.parametrize("file", ["model.bin", "config.json", "tokenizer.json"])
+def test_a_folder_that_is_not_whole_is_refused_in_one_sentence(tmp_path: Path, file: str) -> None:
     small_whisper(tmp_path, "float16")
-    assert convert(str(tmp_path), "--to", "ggml", "--output", str(tmp_path / "small.bin")) == f"{tmp_path}/small.bin\n"
-    assert (tmp_path / "small.bin").read_bytes()[:4] == b"lmgg"
-    assert "--output" in convert(str(tmp_path), "--to", "ggml")
+    whole = (tmp_path / file).read_bytes()
+    for size in (0, len(whole) // 2):
+        (tmp_path / file).write_bytes(whole[:size])
+        with pytest.raises(ConfigError, match="does not hold a Whisper converted for CTranslate2, or is damaged"):
+            read_ctranslate2(tmp_path)
+    (tmp_path / file).unlink()
+    with pytest.raises(ConfigError, match=f"{file} cannot be read: No such file"):
+        read_ctranslate2(tmp_path)
+
+
+def convert(*arguments: str | Path, **settings: str) -> str:
+    """What the tool prints, or says that it cannot do."""
+    command = [sys.executable, str(ROOT / "scripts/convert-weights.py"), *map(str, arguments)]
+    environment = {**os.environ, "ENGINE__OFFLINE": "true", **settings}
+    done = run(command, capture_output=True, text=True, env=environment, check=False)
+    assert "Traceback" not in done.stderr
+    return done.stdout if done.returncode == 0 else done.stderr
+
+
+def test_the_tool_writes_where_it_is_told_and_says_what_it_cannot_do(tmp_path: Path) -> None:
+    small_whisper(tmp_path, "float16")
+    here = set(tmp_path.iterdir())
+    made = tmp_path / "small.bin"
+    assert convert(tmp_path, "--to", "ggml", "--output", made) == f"{made}\n"
+    assert made.read_bytes()[:4] == b"lmgg"
+    assert "--output" in convert(tmp_path, "--to", "ggml")
     assert "ENGINE__OFFLINE forbids" in convert("large-v2", "--to", "ggml")
+    assert "ENGINE__DEVICE: " in convert("base", "--to", "ggml", ENGINE__DEVICE="toaster")
+    nowhere = tmp_path / "nowhere" / "small.bin"
+    assert f"{nowhere} cannot be written: No such file" in convert(tmp_path, "--to", "pt", "--output", nowhere)
+    (tmp_path / "config.json").unlink()
+    assert "config.json cannot be read" in convert(tmp_path, "--to", "ggml", "--output", made)
+    assert made.read_bytes()[:4] == b"lmgg"
+    assert set(tmp_path.iterdir()) == here - {tmp_path / "config.json"} | {made}
+
+
+@pytest.mark.weights
+def test_every_byte_of_a_named_model_is_checked_before_it_is_written_elsewhere(
+    tiny_en_weights: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(tiny_en_weights, tmp_path / "tiny.en", symlinks=False)
+    with (copy / "model.bin").open("r+b") as file:
+        stat = os.fstat(file.fileno())
+        file.seek(-1, os.SEEK_END)
+        file.write(b"X")
+    os.utime(copy / "model.bin", ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    told = convert("tiny.en", "--to", "ggml", "--output", tmp_path / "made.bin", ENGINE__MODEL_DIR=str(tmp_path))
+    assert "model.bin" in told
+    assert "cannot be converted" in told
+    assert not (tmp_path / "made.bin").exists()
 
 
 def test_openais_addresses_are_those_of_its_library() -> None:

