@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -16,7 +15,8 @@ from typing import Any, Final, Literal
 import anyio
 import jiwer
 
-from bench import RECORDINGS, Benchmark, Unmeasured
+from bench import RECORDINGS, Benchmark
+from bench.children import told
 from bench.clips import Recording, decoded, recordings
 from bench.figures import Figure, Report
 from bench.libraries import LIBRARIES
@@ -54,14 +54,14 @@ Heard = Mapping[str, str]
 
 def run(quick: bool) -> Report:
     """``quick``: faster_whisper alone."""
-    told: dict[str, str] = {"model": f"{MODEL}; beam {BEAM}, 1 for fast; languages not told"}
+    settings = {"model": f"{MODEL}; beam {BEAM}, 1 for fast; languages not told"}
     figures: list[Figure] = []
     for backend in ("faster_whisper",) if quick else tuple(LIBRARIES):
         theirs = _library(backend)
         ours = _ours(backend)
         figures += _figures(backend, theirs, ours)
-        told.update(_worse(backend, theirs, ours))
-    return Report("accuracy", told, figures)
+        settings.update(_worse(backend, theirs, ours))
+    return Report("accuracy", settings, figures)
 
 
 def _figures(backend: str, theirs: Heard, ours: Mapping[Quality, Heard]) -> Iterator[Figure]:
@@ -85,7 +85,7 @@ def _worse(backend: str, theirs: Heard, ours: Mapping[Quality, Heard]) -> Iterat
 
 def _ours(backend: str) -> Mapping[Quality, Heard]:
     """Through the whole chain, one job after another."""
-    engine_settings = EngineSettings.model_validate({"backend": backend, "model": str(_weights(backend))})
+    engine_settings = EngineSettings.model_validate({"backend": backend, "model": MODEL})
     with tempfile.TemporaryDirectory() as folder, closing(load(engine_settings)) as engine:
         settings = Settings(data_dir=Path(folder))
         return anyio.run(_transcribed, Work(settings, engine, MemoryStore(), ()))
@@ -108,16 +108,8 @@ async def _transcript(work: Work, recording: Recording, quality: Quality) -> str
 
 def _library(backend: str) -> Heard:
     """In a process of its own, so that nothing of ours reaches it."""
-    command = [sys.executable, "-m", "bench.accuracy", backend, str(_weights(backend))]
-    told = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent.parent)
-    if told.returncode:
-        raise Unmeasured(f"{backend}'s library failed: {told.stderr.strip().splitlines()[-1]}")
-    heard: Heard = json.loads(told.stdout.splitlines()[-1])
+    heard: Heard = told(f"{backend}'s library", "bench.accuracy", backend)
     return heard
-
-
-def _weights(backend: str) -> Path:
-    return weights.find(MODEL, EngineSettings(), FORM_OF_BACKEND[backend])
 
 
 def _together(heard: Heard) -> Errors:
@@ -140,8 +132,8 @@ def _normaliser(language: str) -> Any:
     return EnglishTextNormalizer() if language == "en" else BasicTextNormalizer()
 
 
-def _heard(backend: str, path: str) -> Heard:
-    hear = LIBRARIES[backend](Path(path), BEAM)
+def _heard(backend: str) -> Heard:
+    hear = LIBRARIES[backend](weights.find(MODEL, EngineSettings(), FORM_OF_BACKEND[backend]), BEAM)
     return {one.file: hear(decoded(one.file), None) for one in recordings()}
 
 
@@ -153,4 +145,4 @@ BENCHMARK: Final = Benchmark(
 )
 
 if __name__ == "__main__":
-    print(json.dumps(_heard(sys.argv[1], sys.argv[2])))
+    print(json.dumps(_heard(sys.argv[1])))

@@ -12,15 +12,13 @@ import numpy as np
 from bench import Benchmark
 from bench.clips import short_clips
 from bench.figures import Figure, Report
-from bench.libraries import LIBRARIES
 from bench.lone import Done, Task, done
-from pipeline.settings import MIB, EngineSettings, cores
-from stages.engines import weights
-from stages.engines.catalogue import FORM_OF_BACKEND
+from pipeline.settings import MIB, cores
 
 REPETITIONS: Final = 3
 MODEL: Final = "base"
 BEAM: Final = 5
+GREEDY: Final = "faster_whisper library, beam 1"
 
 # Of the encoder of base, for one window of 30 s: its convolutions, and 6 layers of attention and of a perceptron.
 LENGTH, WIDTH, MELS, LAYERS = 1500, 512, 80, 6
@@ -35,66 +33,56 @@ class Way:
 
     name: str
     task: Task
-    beside: Mapping[str, float]
+    beside: Mapping[str, float | None]
 
 
 def run(quick: bool) -> Report:
     measured: dict[str, list[Done]] = {}
     ways = list(_ways(quick))
-    libraries = dict(_libraries(ways))
     for _ in range(1 if quick else REPETITIONS):
-        for name, task in {**libraries, **{way.name: way.task for way in ways}}.items():
+        for name, task in {**_libraries(), **{way.name: way.task for way in ways}}.items():
             measured.setdefault(name, []).append(done(task))
     return Report("engines", _told(), list(_figures(ways, measured)))
 
 
 def _ways(quick: bool) -> Iterator[Way]:
     """Ours: exact at several batch sizes, and fast where it differs by more than its beam."""
-    found = {backend: _weights(backend) for backend in LIBRARIES}
     two = f"faster_whisper library, {cores()} workers"
     exact = {two: 1.5, "faster_whisper library": 2.0}
     for batch in (8,) if quick else (1, 4, 8):
         yield Way(
             f"faster_whisper, batch {batch}",
-            Task("faster_whisper", found["faster_whisper"], BEAM, batch),
+            Task("faster_whisper", MODEL, BEAM, batch),
             exact if batch == 8 else {},
         )
     yield Way(
-        "faster_whisper fast, batch 8",
-        Task("faster_whisper", found["faster_whisper"], 1, 8, short=True),
-        {"faster_whisper library": 4.0},
+        "faster_whisper fast, beam 1, batch 8",
+        Task("faster_whisper", MODEL, 1, 8, short=True),
+        {"faster_whisper library": 4.0, GREEDY: None},
     )
     for batch in (8,) if quick else (1, 8):
         yield Way(
             f"openai_whisper, batch {batch}",
-            Task("openai_whisper", found["openai_whisper"], BEAM, batch),
+            Task("openai_whisper", MODEL, BEAM, batch),
             {"openai_whisper library": 1.0} if batch == 8 else {},
         )
-    yield Way("whisper_cpp", Task("whisper_cpp", found["whisper_cpp"], BEAM, 1), {"whisper_cpp library": 1.0})
+    yield Way("whisper_cpp", Task("whisper_cpp", MODEL, BEAM, 1), {"whisper_cpp library": 1.0})
 
 
-def _libraries(ways: Sequence[Way]) -> Iterator[tuple[str, Task]]:
+def _libraries() -> Mapping[str, Task]:
     """With the same options: beam, language told, words with times, and no second reading."""
-    weights_of = {way.task.backend: way.task.weights for way in ways}
     same = {"word_timestamps": True, "temperature": 0.0}
-    for backend in ("faster_whisper", "openai_whisper"):
-        yield f"{backend} library", Task(backend, weights_of[backend], BEAM, options=same)
-    yield (
-        f"faster_whisper library, {cores()} workers",
-        Task(
-            "faster_whisper",
-            weights_of["faster_whisper"],
-            BEAM,
-            threads=cores(),
-            options={"workers": cores(), **same},
-        ),
-    )
+    workers = {"workers": cores(), **same}
     once = {"token_timestamps": True, "temperature_inc": 0.0}
-    yield "whisper_cpp library", Task("whisper_cpp", weights_of["whisper_cpp"], BEAM, options=once)
-
-
-def _weights(backend: str) -> str:
-    return str(weights.find(MODEL, EngineSettings(), FORM_OF_BACKEND[backend]))
+    return {
+        "faster_whisper library": Task("faster_whisper", MODEL, BEAM, options=same),
+        GREEDY: Task("faster_whisper", MODEL, 1, options=same),
+        f"faster_whisper library, {cores()} workers": Task(
+            "faster_whisper", MODEL, BEAM, threads=cores(), options=workers
+        ),
+        "openai_whisper library": Task("openai_whisper", MODEL, BEAM, options=same),
+        "whisper_cpp library": Task("whisper_cpp", MODEL, BEAM, options=once),
+    }
 
 
 def _figures(ways: Sequence[Way], measured: Mapping[str, Sequence[Done]]) -> Iterator[Figure]:

@@ -8,22 +8,21 @@ from __future__ import annotations
 import json
 import os
 import resource
-import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any, Final
 
-from bench import Unmeasured
+from bench.children import told
 from bench.clips import Clip, short_clips
 from bench.libraries import LIBRARIES
 from pipeline.settings import EngineSettings
-from stages.engines import CancelFlag, Engine, Options, Window, load
+from stages.engines import CancelFlag, Engine, Options, Window, load, weights
+from stages.engines.catalogue import FORM_OF_BACKEND
 
 UNIT: Final = 1024 if sys.platform == "linux" else 1  # of getrusage's resident size, in bytes
 
@@ -33,7 +32,7 @@ class Task:
     """``batch`` 0: the engine's library, called by so many ``threads`` with further ``options``."""
 
     backend: str
-    weights: str
+    model: str
     beam: int = 5
     batch: int = 0
     short: bool = False
@@ -54,21 +53,18 @@ class Done:
 
 def done(task: Task) -> Done:
     """Raises ``Unmeasured`` when it fails."""
-    command = [sys.executable, "-m", "bench.lone", json.dumps(asdict(task))]
-    told = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent.parent)
-    if told.returncode:
-        raise Unmeasured(f"{task.backend} failed: {told.stderr.strip().splitlines()[-1]}")
-    return Done(**json.loads(told.stdout.splitlines()[-1]))
+    return Done(**told(task.backend, "bench.lone", json.dumps(asdict(task))))
 
 
 def _do(task: Task) -> Done:
     clips = short_clips()
     began = perf_counter()
     if not task.batch:
-        hear = LIBRARIES[task.backend](Path(task.weights), task.beam, **task.options)
+        found = weights.find(task.model, EngineSettings(), FORM_OF_BACKEND[task.backend])
+        hear = LIBRARIES[task.backend](found, task.beam, **task.options)
         return _measured(perf_counter() - began, lambda: _called(hear, clips, task.threads))
     asked = EngineSettings.model_validate(
-        {"backend": task.backend, "model": task.weights, "max_batch": task.batch, "device": "cpu"}
+        {"backend": task.backend, "model": task.model, "max_batch": task.batch, "device": "cpu"}
     )
     with closing(load(asked)) as engine:
         return _measured(perf_counter() - began, lambda: _run(engine, clips, task))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +11,7 @@ from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any, Final
 
-from bench import Unmeasured
+from bench.children import told
 
 # What its documentation shows: `transcribe` as it is, with its own speech detector, and in batches.
 PEERS: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -33,11 +32,7 @@ class Heard:
 
 def hear(peer: str, weights: Path, files: Sequence[Path]) -> Heard:
     """File after file on one thread, as CTranslate2 takes the least CPU time. Raises ``Unmeasured`` when it fails."""
-    command = [sys.executable, "-m", "bench.peers", peer, str(weights), *map(str, files)]
-    told = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent.parent)
-    if told.returncode:
-        raise Unmeasured(f"faster-whisper ({peer}) failed: {told.stderr.strip().splitlines()[-1]}")
-    return Heard(**json.loads(told.stdout))
+    return Heard(**told(f"faster-whisper ({peer})", "bench.peers", peer, str(weights), *map(str, files)))
 
 
 def _hear(peer: str, weights: str, files: Sequence[str]) -> Heard:
