@@ -97,7 +97,9 @@ class EngineSettings(Section):
         "auto", description="cuda is also ROCm's name, where PyTorch has it; mps is Metal."
     )
     compute_type: str = Field(
-        "auto", description="faster_whisper: int8 on a CPU, float16 on CUDA, or what CTranslate2 knows."
+        "auto",
+        description="faster_whisper: what CTranslate2 knows, by itself int8 on a CPU and float16 on CUDA; "
+        "openai_whisper: float32, on CUDA also float16, which is its own choice; whisper_cpp: the type of its file.",
     )
     threads: int = Field(0, ge=0, description="Lanes of one thread on a CPU; 0: one a core.")
     max_batch: int = Field(0, ge=0, description="Windows in one run; 0: what the engine suggests.")
@@ -108,7 +110,7 @@ class EngineSettings(Section):
     memory_limit: Count = Field(GIB, description="Bytes of prepared windows waiting or running.")
     keep_freed_memory: bool = Field(
         True,
-        description="Beside glibc, on a CPU: a third less time for encoding, for some hundred MB until it is idle.",
+        description="With glibc, on a CPU: a third less time for encoding, for some hundred MB until it is idle.",
     )
     idle_unload_seconds: float = Field(
         0.0, ge=0, description="The model leaves memory after so long without work; 0: never."

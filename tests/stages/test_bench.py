@@ -10,11 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from bench import align, decode, goodput, overlap, plot
+from bench import Unmeasured, align, children, decode, goodput, overlap, plot
 from bench.__main__ import main
 from bench.figures import Figure
 from bench.watched import Batch, Watched
 from stages.engines.mock import MockEngine, Script
+
+
+def quick(benchmark: str) -> str:
+    """What the command prints."""
+    command = [sys.executable, "-m", "bench", benchmark, "--quick"]
+    done = subprocess.run(command, cwd=Path(overlap.__file__).parent.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_without_a_name_every_benchmark_is_listed_with_its_target(capsys: pytest.CaptureFixture[str]) -> None:
@@ -67,20 +75,43 @@ def test_speed_is_told_of_every_codec_for_one_track_and_for_eight() -> None:
 @pytest.mark.weights
 @pytest.mark.postgres
 def test_the_overlap_of_both_engines_is_measured_by_one_command() -> None:
-    command = [sys.executable, "-m", "bench", "overlap", "--quick"]
-    told = subprocess.run(command, cwd=Path(overlap.__file__).parent.parent, capture_output=True, text=True)
-    assert told.returncode == 0, told.stderr
-    assert {"met", "missed"} & set(told.stdout.split())
-    assert "real: goodput" in told.stdout
+    told = quick("overlap")
+    assert {"met", "missed"} & set(told.split())
+    assert "real: goodput" in told
 
 
 @pytest.mark.full
 @pytest.mark.weights
 def test_a_meeting_is_measured_by_one_command() -> None:
-    command = [sys.executable, "-m", "bench", "multitrack", "--quick"]
-    told = subprocess.run(command, cwd=Path(overlap.__file__).parent.parent, capture_output=True, text=True)
-    assert told.returncode == 0, told.stderr
-    assert "4: CPU, faster-whisper batched, over ours" in told.stdout
+    told = quick("multitrack")
+    assert "4: CPU, faster-whisper batched, over ours" in told
+
+
+@pytest.mark.full
+@pytest.mark.weights
+def test_engines_are_measured_beside_their_libraries_by_one_command() -> None:
+    told = quick("engines")
+    for beam in ("faster_whisper library, beam 1, over ours", "faster_whisper library, over ours"):
+        assert f"faster_whisper fast, beam 1, batch 8: CPU of the {beam}" in told
+    for backend in ("faster_whisper", "openai_whisper", "whisper_cpp"):
+        assert f"CPU of the {backend} library, over ours" in told
+    assert "of the ceiling" in told
+
+
+@pytest.mark.full
+@pytest.mark.weights
+def test_the_words_that_are_wrong_are_counted_by_one_command() -> None:
+    told = quick("accuracy")
+    for quality in ("fast", "balanced", "accurate"):
+        assert f"faster_whisper: {quality}, beyond the library" in told
+        assert f"faster_whisper, {quality}: more words wrong than the library's in: " in told
+
+
+def test_a_child_that_fails_is_told_by_its_last_words_and_its_exit_code() -> None:
+    with pytest.raises(Unmeasured, match=r"^It failed with exit code 1: KeyError: 'nobody'$"):
+        children.told("It", "bench.accuracy", "nobody")
+    with pytest.raises(Unmeasured, match=r"^It failed with exit code 3: it said nothing$"):
+        children.told("It", "timeit", "-s", "import os", "os._exit(3)")
 
 
 def test_the_same_figures_are_drawn_as_the_same_file(tmp_path: Path) -> None:
