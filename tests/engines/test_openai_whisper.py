@@ -26,6 +26,7 @@ from tests.conformance.whisper_suite import WhisperSuite
 torch = pytest.importorskip("torch")
 
 NAMES = ["leopard_de", "austen_0880"]
+PROMPTED = Options(beam=1, prompt="A reading, aloud.")
 ABROAD = ["jfk", "leopard_es", "leopard_fr"]
 
 
@@ -100,7 +101,7 @@ def of_thirty_seconds(samples: Clip) -> Clip:
 
 
 @pytest.mark.weights
-@pytest.mark.parametrize("options", [Options(), Options(beam=1, prompt="A reading, aloud.")], ids=str)
+@pytest.mark.parametrize("options", [pytest.param(Options(), marks=pytest.mark.full), PROMPTED], ids=str)
 def test_windows_side_by_side_are_heard_as_the_library_hears_each(
     torch_base: Engine, library: Any, clip: Callable[[str], Clip], options: Options
 ) -> None:
@@ -129,7 +130,7 @@ def test_words_are_where_the_library_finds_them(torch_base: Engine, library: Any
     from whisper.tokenizer import get_tokenizer
 
     samples = clip("jfk")
-    draft = hear(torch_base, samples, Options(language="en"))
+    draft = hear(torch_base, samples, Options(language="en", beam=1))
     tokenizer = get_tokenizer(True, language="en", task="transcribe")
     mel = whisper.log_mel_spectrogram(of_thirty_seconds(samples))
     theirs = find_alignment(library, tokenizer, tokenizer.encode(" " + draft.text), mel, len(samples) // 160)
@@ -140,6 +141,7 @@ def test_words_are_where_the_library_finds_them(torch_base: Engine, library: Any
     assert [word.confidence for word in draft.words] == pytest.approx([word.probability for word in theirs], abs=1e-3)
 
 
+@pytest.mark.full
 @pytest.mark.weights
 def test_another_reading_is_drawn_by_the_window_and_is_the_same_each_time(
     torch_base: Engine, clip: Callable[[str], Clip]
@@ -184,7 +186,7 @@ class SetAfter(threading.Event):
 
 
 @pytest.mark.weights
-@pytest.mark.parametrize("looks", [0, 3, 20, 60])
+@pytest.mark.parametrize("looks", [0, 20, pytest.param(60, marks=pytest.mark.full)])
 def test_a_batch_that_nobody_waits_for_ends_at_once_wherever_it_is(
     torch_base: Engine, clip: Callable[[str], Clip], looks: int
 ) -> None:
@@ -202,6 +204,7 @@ def test_its_lanes_let_those_go_first_that_answer_requests(torch_base: Engine, c
     assert niceness_inside(torch_base, Window(clip("austen_0880"))) == os.nice(0) + NICENESS
 
 
+@pytest.mark.full
 @pytest.mark.weights
 def test_it_hears_as_well_in_half_precision(torch_base: Engine, base_pt: Path, clip: Callable[[str], Clip]) -> None:
     engine = load(EngineSettings(backend="openai_whisper", model=str(base_pt), device="cpu", threads=1))

@@ -34,10 +34,23 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
 
 
 def test_two_jobs_together_have_the_transcripts_of_each_alone(engine: Engine, media: Path) -> None:
-    orders = (
+    assert_alike_together(
+        engine,
+        order(media / "sonnet_clip.mp3", prompt=MISLEADING, language="en"),
+        order(media / "sonnet_clip.ogg", quality="accurate", language="en"),
+    )
+
+
+@pytest.mark.full
+def test_so_have_two_long_ones_in_languages_that_are_detected(engine: Engine, media: Path) -> None:
+    assert_alike_together(
+        engine,
         order(media / "sonnet_p001.mp3", prompt=MISLEADING, quality="balanced"),
         order(media / "sonnet_p002.mp3", quality="accurate"),
     )
+
+
+def assert_alike_together(engine: Engine, *orders: Order) -> None:
     alone = [heard_alone(engine, one) for one in orders]
     together = listen(engine, *orders)
     assert all(heard.transcript.text and "hank you" not in heard.transcript.text for heard in alone)

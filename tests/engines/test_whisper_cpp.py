@@ -94,7 +94,9 @@ class TestWhisperCpp(WhisperSuite):
         super().test_it_detects_the_language_and_hears_what_is_said(engine, clip, media, name)
 
 
-@pytest.mark.parametrize("options", [replace(SHORT, beam=5), replace(SHORT, temperature=0.8)], ids=["beam", "0.8"])
+@pytest.mark.parametrize(
+    "options", [replace(SHORT, beam=5), pytest.param(replace(SHORT, temperature=0.8), marks=pytest.mark.full)]
+)
 def test_what_is_drawn_at_random_does_not_depend_on_what_was_drawn_before(
     with_base: EngineSettings, clip: Callable[[str], Clip], options: Options
 ) -> None:
@@ -107,6 +109,7 @@ def test_what_is_drawn_at_random_does_not_depend_on_what_was_drawn_before(
         engine.close()
 
 
+@pytest.mark.full
 def test_it_hears_exactly_what_pywhispercpp_hears(
     whisper_cpp: Engine, base_ggml: Path, clip: Callable[[str], Clip]
 ) -> None:
@@ -147,14 +150,13 @@ def test_it_detects_german_and_nothing_that_one_window_was_told_is_heard_in_the_
 def test_words_have_the_times_that_faster_whisper_gives_them(
     whisper_cpp: Engine, base: Engine, clip: Callable[[str], Clip]
 ) -> None:
-    options = Options(language="en", beam=1)
-    ours, theirs = (hear(engine, clip("jfk"), options).words for engine in (whisper_cpp, base))
+    ours, theirs = (hear(engine, clip("jfk"), SHORT).words for engine in (whisper_cpp, base))
     assert [word.word for word in ours] == [word.word for word in theirs]
     off = [abs(a - b) for x, y in zip(ours, theirs, strict=True) for a, b in ((x.start, y.start), (x.end, y.end))]
     assert np.median(off) <= 0.06
 
 
-@pytest.mark.parametrize("seconds", [0.05, 0.1, 0.17])
+@pytest.mark.parametrize("seconds", [0.05, 0.17])
 def test_a_window_too_short_for_whisper_cpp_does_not_end_the_process(
     whisper_cpp: Engine, clip: Callable[[str], Clip], seconds: float
 ) -> None:
