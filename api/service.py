@@ -94,7 +94,7 @@ class Service:
         )
         checks = {"stages": lambda: not self._chain_over.is_set(), "draining": lambda: not self._ending.is_set()}
         stall = self.settings.engine.stall_seconds
-        health = Health(store, checks=checks, alive=lambda: room.longest_batch() < stall)
+        health = Health(store, checks=checks, alive=lambda: not room.hangs(stall))
         look = partial(engine_state, room, line, self.settings, version("antiphon"))
         return create_app(store, self.settings, engine=facts, look=look, health=health)
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Final, Literal, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from pipeline.errors import ConfigError
 from pipeline.settings import EngineSettings
 from pipeline.transcript import EngineInfo
 from stages.engines.backend import INSTALL, choose_backend
+
+LOADING_SECONDS: Final = 600.0
+"""A model that is not there after so long never will be: many times what a large one takes from a slow disk."""
 
 CancelFlag = threading.Event
 """Set when nobody waits for the batch any more; an engine that can stop in the middle looks at it."""
@@ -96,7 +99,8 @@ class Capabilities:
     """What the loaded model can do, and how it wants to be fed.
 
     ``lanes``: how many threads may call ``run`` at once. ``bytes_per_item``: what one prepared window takes until it
-    is done. ``languages``: codes it knows. ``words``: whether it gives times of words.
+    is done. ``languages``: codes it knows. ``words``: whether it gives times of words. ``restart_seconds``: how long
+    ``run`` may wait for a lane that was lost before it begins.
     """
 
     lanes: int
@@ -107,6 +111,7 @@ class Capabilities:
     prompt: bool
     cancellable: bool
     bytes_per_item: int
+    restart_seconds: float = 0.0
 
 
 class BatchTooBig(Exception):

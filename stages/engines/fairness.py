@@ -90,6 +90,12 @@ class Entry:
         self.account.running -= self.cost
         self.account.served += self.seconds / self.account.weight
 
+    def wait_again(self) -> None:
+        """Its batch has ended without an answer to it."""
+        self.seconds = 0.0
+        self.account.waiting += 1
+        self.account.ready += self.cost
+
 
 E = TypeVar("E", bound=Entry)
 
@@ -204,6 +210,15 @@ class Line(Generic[E]):
 
     def add(self, entry: E, now: float) -> None:
         entry.number, entry.since = next(self._numbers), now
+        self._insert(entry)
+
+    def put_back(self, entry: E) -> None:
+        """One that was picked, and is settled, waits again: as old as it was, before all that came."""
+        entry.wait_again()
+        self._insert(entry)
+        self._waiting.move_to_end(entry, last=False)
+
+    def _insert(self, entry: E) -> None:
         self._waiting[entry] = None
         self._queues.setdefault(entry.key, {}).setdefault(entry.account, _Queue()).add(entry)
 

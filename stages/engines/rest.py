@@ -9,7 +9,7 @@ from typing import Final
 
 import anyio
 import structlog
-from anyio import move_on_after, to_thread
+from anyio import current_time, move_on_after, to_thread
 
 from stages.engines import Engine
 from stages.engines.allocator import give_back_freed_memory
@@ -30,12 +30,17 @@ class Rest:
         self.loaded_since: datetime | None = datetime.now(UTC)
         self._engine, self._unload_seconds = engine, unload_seconds
         self._awake = 0
+        self._moving_since: float | None = None
         self._quiet, self._stirred = anyio.Event(), anyio.Event()
         self._quiet.set()
 
     @property
     def loaded(self) -> bool:
         return self.loaded_since is not None
+
+    def moving(self) -> float:
+        """Seconds for which the model has been leaving or coming back; 0 while it does neither."""
+        return 0.0 if self._moving_since is None else current_time() - self._moving_since
 
     async def keep(self, on_return: Callable[[], None]) -> None:
         """Until cancelled. ``on_return`` is called when the model is back. Raises ``EngineLost`` when it cannot be."""
@@ -70,14 +75,21 @@ class Rest:
             if self.loaded:  # it is not where a room was closed without its model
                 await self._quiet_for(self._unload_seconds)
                 self.loaded_since = None
-                await to_thread.run_sync(self._engine.unload)
+                await self._move(self._engine.unload)
                 await to_thread.run_sync(give_back_freed_memory)
                 log.info("engine-unloaded")
             await self._stirred.wait()
-            await to_thread.run_sync(self._engine.reload)
+            await self._move(self._engine.reload)
             self.loaded_since = datetime.now(UTC)
             log.info("engine-reloaded")
             on_return()
+
+    async def _move(self, model: Callable[[], None]) -> None:
+        self._moving_since = current_time()
+        try:
+            await to_thread.run_sync(model)
+        finally:
+            self._moving_since = None
 
     async def _quiet_for(self, seconds: float) -> None:
         """Return as soon as nobody has held it for so long."""

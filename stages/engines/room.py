@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from operator import attrgetter
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 import anyio
@@ -26,14 +26,19 @@ from anyio import CapacityLimiter, current_time, to_thread
 from pipeline.claim import Claim
 from pipeline.errors import EngineLost
 from pipeline.jobs import PRIORITIES, Tenant
-from stages.engines import BatchTooBig, CancelFlag, Draft, Engine, LaneLost, Window, WindowError
-from stages.engines.fairness import Accounts, Entry, Line
+from stages.engines import LOADING_SECONDS, BatchTooBig, Draft, Engine, LaneLost, Window, WindowError
+from stages.engines.batch import Ask, Batch
+from stages.engines.fairness import Accounts, Line
 from stages.engines.rest import Rest
 
 log = structlog.get_logger()
 
 LANES_A_WINDOW_MAY_LOSE: Final = 3
 """Then it is taken to be why they are lost. After the first it runs alone, and takes no other window with it."""
+
+FULL_BATCHES: Final = 32
+"""After one that was too big, so many of the size that fits show that memory may be free again: twice as many windows
+are tried. Where they fit no better than before, a batch in 33 is run in vain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,33 +55,6 @@ class Asker:
     def of(cls, claim: Claim, track: str) -> Asker:
         job = claim.job
         return cls(job.tenant, job.id, track, PRIORITIES[job.request.priority])
-
-
-@dataclass(slots=True, eq=False, kw_only=True)
-class _Ask(Entry):
-    """One window on its way through the room. ``batch`` is the one that carries it, once it is picked."""
-
-    item: Any = None
-    batch: _Batch | None = None
-    lanes_lost: int = 0
-    answer: Draft | WindowError | None = None
-    admitted: anyio.Event = field(default_factory=anyio.Event)
-    answered: anyio.Event = field(default_factory=anyio.Event)
-    given_up: bool = False
-
-    def tell(self, answer: Draft | WindowError) -> None:
-        self.answer = answer
-        self.answered.set()
-
-
-@dataclass(slots=True, eq=False)
-class _Batch:
-    asks: Sequence[_Ask]
-    cancel: CancelFlag = field(default_factory=CancelFlag)
-
-    def __post_init__(self) -> None:
-        for ask in self.asks:
-            ask.batch = self
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +96,13 @@ class ModelRoom:
         self._places = max(2 * can.lanes * can.max_batch + self._kept, memory_limit // can.bytes_per_item)
         self._rest = Rest(engine, idle_unload_seconds)
         self._max_batch = can.max_batch
+        self._full = 0
         self._accounts = Accounts()
-        self._door: Line[_Ask] = Line(attrgetter("claim"))
-        self._ready: Line[_Ask] = Line(attrgetter("had"))
-        self._coming: set[_Ask] = set()
+        self._door: Line[Ask] = Line(attrgetter("claim"))
+        self._ready: Line[Ask] = Line(attrgetter("had"))
+        self._coming: set[Ask] = set()
         self._inside = self._idle = 0
-        self._began: dict[_Batch, float] = {}
+        self._began: dict[Batch, float] = {}
         self._busy = 0.0
         self._batches = self._windows = 0
 
@@ -139,9 +118,10 @@ class ModelRoom:
             loaded_since=self._rest.loaded_since,
         )
 
-    def longest_batch(self) -> float:
-        """Seconds for which the oldest batch that is running has been."""
-        return current_time() - min(self._began.values()) if self._began else 0.0
+    def hangs(self, stall_seconds: float) -> bool:
+        """Whether a batch has run for so long, or the model has not left or come back in all the time that it has."""
+        longest = current_time() - min(self._began.values(), default=current_time())
+        return longest >= stall_seconds + self._can.restart_seconds or self._rest.moving() >= LOADING_SECONDS
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
@@ -164,7 +144,7 @@ class ModelRoom:
         A window that is still to be read is read when there is room for it: what waits holds no samples.
         """
         account = self._accounts.of(asker.tenant, asker.weight)
-        ask = _Ask(account=account, job=asker.job, priority=asker.priority)
+        ask = Ask(account=account, job=asker.job, priority=asker.priority)
         with self._rest.awake():
             try:
                 self._door.add(ask, current_time())
@@ -194,7 +174,7 @@ class ModelRoom:
             ask.account.inside += 1
             ask.admitted.set()
 
-    async def _prepare(self, ask: _Ask, window: Window | Callable[[], Awaitable[Window]]) -> WindowError | None:
+    async def _prepare(self, ask: Ask, window: Window | Callable[[], Awaitable[Window]]) -> WindowError | None:
         """Make it ready, or tell why it cannot be."""
         try:
             read = window if isinstance(window, Window) else await window()
@@ -210,13 +190,13 @@ class ModelRoom:
         finally:
             self._has_come(ask)
 
-    def _has_come(self, ask: _Ask) -> None:
+    def _has_come(self, ask: Ask) -> None:
         """It is ready, or never will be: there is a hand for the next one."""
         self._coming.discard(ask)
         self._admit()
         self._arrived.set()
 
-    def _leave(self, ask: _Ask) -> None:
+    def _leave(self, ask: Ask) -> None:
         """It is answered, or nobody waits for it any more; a batch for nobody is told to stop."""
         ask.given_up = True
         for line in (self._door, self._ready):
@@ -241,71 +221,91 @@ class ModelRoom:
                 self._arrived = anyio.Event() if self._arrived.is_set() else self._arrived
                 await self._arrived.wait()
             share = -(-len(self._ready) // self._idle)
-            asks = self._ready.pick(current_time(), min(share, self._max_batch))
+            batch = Batch(self._ready.pick(current_time(), min(share, self._max_batch)))
             self._idle -= 1
             with self._rest.awake():
-                await self._run(_Batch(asks), thread)
-            for ask in asks:
-                ask.settle()
+                await self._run(batch, thread)
 
     def _is_due(self) -> bool:
         """Whether there is a batch to run: all that will be ready in a moment, or as much as one can take."""
         return self._rest.loaded and len(self._ready) >= (self._max_batch if self._coming else 1)
 
-    async def _run(self, batch: _Batch, thread: CapacityLimiter) -> None:
-        """Every batch that the device runs passes here. One that breaks is run again in parts."""
+    async def _run(self, batch: Batch, thread: CapacityLimiter) -> None:
+        """Every batch that the device runs passes here. Of one that breaks, windows are put back to be run again."""
+        again: Sequence[Ask] = ()
         try:
             with self._timed(batch):
                 items = [ask.item for ask in batch.asks]
                 answers = await to_thread.run_sync(self.engine.run, items, batch.cancel, limiter=thread)
+            heard = [*zip(batch.asks, answers, strict=True)]
         except EngineLost:
             raise
         except Exception as error:
-            for part in self._parts(batch.asks, error):
-                if asks := [ask for ask in part if not ask.given_up]:
-                    await self._run(_Batch(asks), thread)
+            again = self._again(batch.asks, error)
         else:
-            for ask, answer in zip(batch.asks, answers, strict=True):
+            for ask, answer in heard:
                 ask.tell(answer)
+            self._has_fitted(len(heard))
+        for ask in batch.asks:
+            ask.settle()
+        self._put_back([ask for ask in again if not ask.given_up])
 
     @contextmanager
-    def _timed(self, batch: _Batch) -> Iterator[None]:
-        """Its seconds are shared by its windows in proportion to what they were expected to take."""
+    def _timed(self, batch: Batch) -> Iterator[None]:
+        """Its seconds are charged to its windows, but not those of a lost lane: one of them may have hung for all."""
         started = self._began[batch] = current_time()
+        lost = False
         try:
             yield
+        except LaneLost:
+            lost = True
+            raise
         finally:
             del self._began[batch]
             seconds = current_time() - started
             self._busy += seconds
             self._batches += 1
             self._windows += len(batch.asks)
-            cost = sum(ask.cost for ask in batch.asks)
-            for ask in batch.asks:
-                ask.seconds += seconds * ask.cost / cost
+            batch.charge(0.0 if lost else seconds)
 
-    def _parts(self, asks: Sequence[_Ask], error: Exception) -> Sequence[Sequence[_Ask]]:
+    def _again(self, asks: Sequence[Ask], error: Exception) -> Sequence[Ask]:
         """What of a batch that broke is to be run again; a window that is not is told why."""
         if isinstance(error, BatchTooBig) and len(asks) > 1:
-            half = -(-len(asks) // 2)
-            self._max_batch = min(self._max_batch, half)
+            self._max_batch, self._full = min(self._max_batch, -(-len(asks) // 2)), 0
             log.warning("batch-too-big", windows=len(asks), max_batch=self._max_batch)
-            return asks[:half], asks[half:]
+            return asks
         if isinstance(error, LaneLost):
-            log.warning("lane-lost", windows=len(asks))
-            return [[ask] for ask in asks if _may_run_again(ask)]
-        broken = _broken(error, windows=len(asks))
-        if len(asks) == 1:
-            asks[0].tell(broken)
-            return ()
-        return [[ask] for ask in asks]
+            log.warning("lane-lost", windows=len(asks), reason=str(error))
+            asks = [ask for ask in asks if _may_run_again(ask)]
+        else:
+            broken = _broken(error, windows=len(asks))
+            if len(asks) == 1:
+                asks[0].tell(broken)
+                return ()
+        for ask in asks:
+            ask.key = object()  # like no other: it runs alone
+        return asks
+
+    def _put_back(self, asks: Sequence[Ask]) -> None:
+        """Any lane may take them, in the fair order."""
+        for ask in reversed(asks):
+            ask.batch = None
+            self._ready.put_back(ask)
+        self._arrived.set()
+
+    def _has_fitted(self, windows: int) -> None:
+        if windows < self._max_batch or self._max_batch == self._can.max_batch:
+            return
+        self._full += 1
+        if self._full == FULL_BATCHES:
+            self._max_batch, self._full = min(2 * self._max_batch, self._can.max_batch), 0
 
     def _has_returned(self) -> None:
         self._max_batch = self._can.max_batch
         self._arrived.set()
 
 
-def _may_run_again(ask: _Ask) -> bool:
+def _may_run_again(ask: Ask) -> bool:
     """After one more lost lane. Of a window that may not, that is the answer."""
     ask.lanes_lost += 1
     if ask.lanes_lost == LANES_A_WINDOW_MAY_LOSE:

@@ -16,7 +16,7 @@ import anyio.lowlevel
 import pytest
 
 from pipeline.errors import EngineLost
-from stages.engines import CancelFlag, Draft, WindowError
+from stages.engines import LOADING_SECONDS, CancelFlag, Draft, WindowError
 from stages.engines.mock import Prepared
 from stages.engines.room import ModelRoom
 from tests.stages.asking import ACME, Watched, room_of, window
@@ -215,6 +215,21 @@ async def test_a_room_that_was_closed_without_its_model_brings_it_back_when_it_i
     async with room.open():
         assert isinstance(await room.ask(window(), ACME), Draft)
     assert engine.story == ["unload", "reload", "run"]
+
+
+@on_a_clock
+async def test_a_model_that_does_not_come_back_in_its_time_hangs(engine: Sleeper, room: ModelRoom) -> None:
+    async with room.open(), anyio.create_task_group() as group:
+        await asleep(engine, room)
+        engine.waking.clear()
+        group.start_soon(room.ask, window(), ACME)
+        await soon(lambda: engine.story == ["unload", "reload"])
+        await anyio.sleep(LOADING_SECONDS - 1)
+        assert not room.hangs(1)
+        await anyio.sleep(2)
+        assert room.hangs(1)
+        engine.waking.set()
+    assert not room.hangs(1)
 
 
 async def asleep(engine: Sleeper, room: ModelRoom) -> None:

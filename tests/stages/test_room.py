@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from structlog.typing import EventDict
 
 from pipeline.errors import EngineLost
-from stages.engines import BatchTooBig, CancelFlag, Draft, LaneLost, Window, WindowError
+from stages.engines import CancelFlag, Draft, Window, WindowError
 from stages.engines.mock import MockEngine, Prepared, Script
 from tests.conformance.engine_suite import hear
 from tests.stages.asking import ACME, LINES, Crowd, Watched, heard_behind_a_gate, room_of, window
@@ -110,71 +110,6 @@ async def test_a_window_alone_that_breaks_is_not_done_again() -> None:
         assert isinstance(await room.ask(window(prompt="batch"), ACME), WindowError)
         assert isinstance(await room.ask(window(), ACME), Draft)
     assert engine.sizes == [1, 1]
-
-
-@pytest.mark.parametrize(("fits", "sizes"), [(4, [1, 8, 4, 4]), (3, [1, 8, 4, 2, 2, 4, 2, 2])])
-async def test_a_batch_too_big_for_the_device_is_halved_and_no_later_one_is_larger(fits: int, sizes: list[int]) -> None:
-    class Small(Watched):
-        def run(self, batch: Sequence[Prepared], cancel: CancelFlag) -> Sequence[Draft | WindowError]:
-            drafts = super().run(batch, cancel)
-            if len(batch) > fits:
-                raise BatchTooBig
-            return drafts
-
-    engine = Small(max_batch=8)
-    room = room_of(engine)
-    windows = [window(n) for n in range(9)]
-    async with room.open():
-        crowd = Crowd(room, engine)
-        await crowd.behind_a_shut_gate(windows)
-        assert engine.sizes == sizes
-        assert crowd.answers == {n: hear(MockEngine(Script(lines=LINES)), windows[n].samples) for n in range(9)}
-        assert room.statistics().max_batch == sizes[-1]
-        engine.batches.clear()
-        await Crowd(room, engine).behind_a_shut_gate(windows)
-    assert max(engine.sizes) == sizes[-1]
-
-
-async def test_a_window_that_is_too_big_alone_fails_with_what_to_do() -> None:
-    class Tiny(MockEngine):
-        def run(self, batch: Sequence[Prepared], cancel: CancelFlag) -> Sequence[Draft | WindowError]:
-            raise BatchTooBig
-
-    room = room_of(Tiny())
-    async with room.open():
-        answer = await room.ask(window(), ACME)
-    assert isinstance(answer, WindowError)
-    assert "ENGINE__MODEL" in answer.detail
-
-
-class Fragile(Watched):
-    """Loses its lane over the windows of ``killer``, as often as it is told to."""
-
-    def __init__(self, kills: int) -> None:
-        super().__init__()
-        self.kills = kills
-
-    def run(self, batch: Sequence[Prepared], cancel: CancelFlag) -> Sequence[Draft | WindowError]:
-        drafts = super().run(batch, cancel)
-        if self.kills and any(item.options.prompt == "killer" for item in batch):
-            self.kills -= 1
-            raise LaneLost
-        return drafts
-
-
-@pytest.mark.parametrize("kills", [1, 2, 3, 9])
-async def test_windows_of_a_lost_lane_run_again_alone_until_one_has_lost_three(kills: int) -> None:
-    engine = Fragile(kills)
-    first, before, killer, after = await heard_behind_a_gate(
-        engine, [window(0), window(1), window(2, prompt="killer"), window(3)]
-    )
-    assert engine.sizes == [1, 3, 1, *[1] * min(kills, 2), 1]
-    assert [first, before, after] == [hear(MockEngine(Script(lines=LINES)), window(n).samples) for n in (0, 1, 3)]
-    if kills < 3:
-        assert killer == hear(MockEngine(Script(lines=LINES)), window(2).samples)
-    else:
-        assert isinstance(killer, WindowError)
-        assert "3 times" in killer.detail
 
 
 async def test_of_a_batch_that_broke_nothing_is_run_again_that_nobody_waits_for() -> None:
@@ -357,15 +292,3 @@ async def test_a_window_that_cannot_be_prepared_is_that_windows_error(logs: list
         answer = await room.ask(window(), ACME)
     assert isinstance(answer, WindowError)
     assert [log["event"] for log in logs] == ["engine-failed"]
-
-
-async def test_the_room_tells_how_long_its_oldest_batch_has_run() -> None:
-    engine = Watched()
-    engine.gate.clear()
-    room = room_of(engine)
-    async with room.open(), anyio.create_task_group() as asking:
-        assert room.longest_batch() == 0
-        asking.start_soon(room.ask, window(), ACME)
-        await until(lambda: room.longest_batch() > 0)
-        engine.gate.set()
-    assert room.longest_batch() == 0
