@@ -51,7 +51,8 @@ class Order:
 
 
 def live(pipe: Connection, settings: EngineSettings, log_level: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to all; the parent drains, and needs us
+    for sent_to_all in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the parent drains, and needs us meanwhile
+        signal.signal(sent_to_all, signal.SIG_IGN)
     configure_logging(TelemetrySettings())
     logging.getLogger().setLevel(log_level)
     orders: SimpleQueue[Order] = SimpleQueue()

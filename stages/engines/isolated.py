@@ -4,8 +4,9 @@
                              ╰────── windows and drafts, over a pipe ──────────────╯
 
 A lane keeps a child: it hands it over when its engine is loaded, waits for its end, and starts the next one. A child
-has the weights to itself, so memory grows with the lanes. It ends when its pipe does, and so with the parent, however
-that ends. What is asked crosses as samples, not features: a window whose child is gone can be asked again.
+has the weights to itself, so memory grows with the lanes. It ends when its pipe does, and so with a parent that was
+killed, unless it is stopped itself or its native code never lets Python go on. What is asked crosses as samples, not
+features: a window whose child is gone can be asked again.
 
 Measured on two busy cores: eight windows of 30 s cross in 7 to 8 ms and one in 2 to 4, where the engine needs seconds.
 A child with base in int8 holds 0.39 GB when loaded, 0.45 at work, 0.21 when it has been idle.
@@ -13,12 +14,13 @@ A child with base in int8 holds 0.39 GB when loaded, 0.45 at work, 0.21 when it 
 
 from __future__ import annotations
 
+import atexit
 import logging
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from multiprocessing import connection, get_context
 from queue import SimpleQueue
-from threading import Lock, Thread, Timer
+from threading import Event, Lock, Thread, Timer
 from time import monotonic
 from typing import Final
 
@@ -27,7 +29,7 @@ import structlog
 
 from pipeline.errors import ConfigError, EngineLost
 from pipeline.settings import EngineSettings, cores
-from stages.engines import CancelFlag, LaneLost, Window
+from stages.engines import LOADING_SECONDS, CancelFlag, LaneLost, Window
 from stages.engines.child import CANCEL, LENGTHS, SAMPLE_RATE, Drafts, Hello, live
 
 log = structlog.get_logger()
@@ -35,6 +37,7 @@ log = structlog.get_logger()
 SPAWN: Final = get_context("spawn")  # a fork would copy locks that other threads hold, and is not safe on a Mac at all
 PATIENCE: Final = 0.8  # of ENGINE__STALL_SECONDS: a lane that hangs is replaced before /livez gives up the service
 ATTEMPTS: Final = 3  # at starting a child, in a row
+PAUSE_SECONDS: Final = 2.0  # between attempts: a shortage of memory or of open files often passes
 CANCEL_SECONDS: Final = 0.05  # until a child hears of a cancel; an answer is not delayed by it
 ENDING_SECONDS: Final = 5.0  # for a child that was killed: far more than it takes, unless its device holds it
 WINDOW_BYTES: Final = 4 * 30 * SAMPLE_RATE
@@ -55,6 +58,7 @@ class Isolated:
         self._settings = settings
         self._lanes: list[_Lane] = []
         self._ready: SimpleQueue[_Child | ConfigError | EngineLost] = SimpleQueue()
+        atexit.register(self.close)  # multiprocessing ends its children by SIGTERM, which ours ignore, and joins them
 
     def start(self) -> None:
         """Raises ``ConfigError`` as the engine itself does."""
@@ -62,7 +66,10 @@ class Isolated:
         self.info = hello.info
         lanes = (self._settings.threads or cores()) if hello.info.device == "cpu" else 1
         self.capabilities = replace(
-            hello.capabilities, lanes=lanes, bytes_per_item=WINDOW_BYTES + hello.capabilities.bytes_per_item
+            hello.capabilities,
+            lanes=lanes,
+            bytes_per_item=WINDOW_BYTES + hello.capabilities.bytes_per_item,
+            restart_seconds=LOADING_SECONDS,
         )
         self._costs = hello.costs
         self._open(lanes - 1)
@@ -105,6 +112,7 @@ class Isolated:
             raise EngineLost(str(error)) from error
 
     def close(self) -> None:
+        atexit.unregister(self.close)
         self.unload()
 
     def _open(self, more: int) -> Hello:
@@ -131,7 +139,8 @@ class _Lane:
         self._settings = settings.model_copy(update={"isolation": "thread", "threads": 1})
         self._ready = ready
         self._child: _Child | None = None
-        self._over = False
+        self._greeted = False
+        self._over = Event()
         self._changing = Lock()
         self._thread = Thread(target=self._keep, daemon=True)
         self._thread.start()
@@ -139,31 +148,50 @@ class _Lane:
     def end(self) -> None:
         """Kill the child: it holds nothing but memory, which the system takes back."""
         with self._changing:
-            self._over = True
+            self._over.set()
             if self._child:
                 self._child.kill()
         self._thread.join(ENDING_SECONDS)
 
     def _keep(self) -> None:
-        attempts = ATTEMPTS
-        while attempts and (child := self._start()):
-            told = child.greet()
-            if isinstance(told, Hello):
-                attempts = ATTEMPTS
+        failed = 0
+        while not self._over.is_set():
+            try:
+                child = self._start()
+            except ConfigError as error:
+                self._ready.put(error)
+                return
+            except (LaneLost, OSError) as error:
+                if self._over.is_set():
+                    return
+                failed += 1
+                if failed == ATTEMPTS:
+                    self._ready.put(EngineLost(f"A lane could not be started {ATTEMPTS} times in a row: {error}"))
+                    return
+                log.warning("lane-not-started", reason=str(error))
+                self._over.wait(PAUSE_SECONDS)
+            else:
+                failed = 0
                 self._ready.put(child)
-            elif isinstance(told, ConfigError):
-                attempts = 0
-                self._ready.put(told)
-            elif not (attempts := attempts - 1):
-                self._ready.put(EngineLost(f"A lane could not be started {ATTEMPTS} times in a row: {told}"))
-            exit_code = child.wait()
-            if attempts and not self._over:
-                log.warning("lane-ended", ready=isinstance(told, Hello), exit_code=exit_code)
+                exit_code = child.wait()
+                if not self._over.is_set():
+                    log.warning("lane-ended", exit_code=exit_code)
 
-    def _start(self) -> _Child | None:
+    def _start(self) -> _Child:
+        """One that is ready. Raises ``ConfigError``; ``LaneLost`` or ``OSError``, where trying again may help."""
         with self._changing:
-            self._child = None if self._over else _Child(self._settings)
-            return self._child
+            if self._over.is_set():
+                raise LaneLost("the lane is over")
+            self._child = child = _Child(self._settings)
+        try:
+            # the first one may have weights to download, which takes as long as it takes
+            child.greet(LOADING_SECONDS / ATTEMPTS if self._greeted else None)
+        except BaseException:
+            child.kill()
+            child.wait()
+            raise
+        self._greeted = True
+        return child
 
 
 class _Child:
@@ -178,22 +206,24 @@ class _Child:
         self._process.start()
         theirs.close()  # so that the pipe ends with the child
 
-    def greet(self) -> Hello | ConfigError | LaneLost:
-        """What it says when its engine is loaded, or why it never will."""
+    def greet(self, seconds: float | None) -> None:
+        """Until its engine is loaded. Raises ``ConfigError`` or ``LaneLost`` when that will not be, or not in time."""
         try:
+            if not self._pipe.poll(seconds):
+                raise LaneLost(f"its process did not load the engine in {seconds:g} s")
             told: Hello | ConfigError | LaneLost = self._pipe.recv()
-        except (EOFError, OSError):
-            return LaneLost("its process ended without a word")
-        if isinstance(told, Hello):
-            self.hello = told
-        return told
+        except (EOFError, OSError) as error:
+            raise LaneLost("its process ended without a word") from error
+        if not isinstance(told, Hello):
+            raise told
+        self.hello = told
 
     def ask(self, batch: Sequence[Window], cancel: CancelFlag, seconds: float) -> Drafts | Exception:
-        """``LaneLost``: it ended, or did not answer in time and was killed."""
+        """``LaneLost``: it ended, or did not answer in time and was killed. Where this raises, it is killed too."""
         give_up_at = monotonic() + seconds
         watchdog = Timer(seconds, self.kill)  # a send waits as well, until the child reads
-        watchdog.start()
         try:
+            watchdog.start()
             self._pipe.send(batch)
             while not self._pipe.poll(CANCEL_SECONDS):
                 if cancel.is_set():
@@ -204,6 +234,9 @@ class _Child:
         except (EOFError, OSError):
             hung = monotonic() >= give_up_at
             return LaneLost(f"A lane did not answer in {seconds:g} s." if hung else "The process of a lane ended.")
+        except BaseException:
+            self.kill()
+            raise
         finally:
             watchdog.cancel()
 

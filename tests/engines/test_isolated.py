@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import resource
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from dataclasses import dataclass, replace
 from multiprocessing import active_children
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -145,9 +147,10 @@ class TestIsolatedFasterWhisper(EngineSuite):
     def test_it_tells_of_the_engine_what_the_engine_tells_of_itself(self, engine: Engine, base: Engine) -> None:
         theirs = base.capabilities
         assert engine.info == base.info
-        assert replace(engine.capabilities, lanes=theirs.lanes, bytes_per_item=theirs.bytes_per_item) == theirs
-        ours, costs = ([one.cost(one.prepare(Window(NOISE[:n]))) for n in (0, 160_000)] for one in (engine, base))
-        assert ours == pytest.approx(costs)
+        ours = replace(engine.capabilities, lanes=theirs.lanes, bytes_per_item=theirs.bytes_per_item)
+        assert replace(ours, restart_seconds=0.0) == theirs
+        told, costs = ([one.cost(one.prepare(Window(NOISE[:n]))) for n in (0, 160_000)] for one in (engine, base))
+        assert told == pytest.approx(costs)
 
 
 # ── a lane that is lost ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -185,6 +188,26 @@ def test_lanes_that_cannot_start_again_lose_the_engine(another: Isolation, monke
     for _ in range(2):  # whoever asks
         with pytest.raises(EngineLost, match="3 times in a row"):
             another.ask(PLAIN)
+
+
+def test_lanes_that_cannot_have_a_process_lose_the_engine(another: Isolation, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stages.engines.isolated.PAUSE_SECONDS", 0.0)
+    lost = another.child
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        lost.kill()
+        lost.join()
+        with pytest.raises(EngineLost, match="Too many open files"):
+            another.ask(PLAIN)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_batch_that_cannot_be_sent_costs_itself_alone(lane: Isolation) -> None:
+    with pytest.raises(Exception, match="pickle"):
+        lane.ask(Window(NOISE, Options(prompt=cast("str", lambda: ""))))
+    assert lane.ask(PLAIN) == SAID
 
 
 # ── what crosses the pipe ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -230,12 +253,13 @@ def test_what_is_wrong_with_the_settings_ends_the_start_as_it_does_in_a_thread(s
 # ── processes ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_lane_lets_others_go_first_and_does_not_hear_ctrl_c(lane: Isolation) -> None:
+def test_a_lane_lets_others_go_first_and_leaves_signals_to_its_parent(lane: Isolation) -> None:
     child = lane.child
     assert child.pid
     shown = subprocess.run(["ps", "-o", "ni=", "-p", str(child.pid)], capture_output=True, check=True, text=True)
     assert int(shown.stdout) == os.nice(0) + NICENESS
-    os.kill(child.pid, signal.SIGINT)
+    for sent_to_all in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        os.kill(child.pid, sent_to_all)
     assert lane.ask(PLAIN) == SAID
     assert lane.child.pid == child.pid
 
