@@ -82,9 +82,10 @@ class Crowd:
         self.engine.gate.clear()
         given = sum(self.engine.sizes)
         async with anyio.create_task_group() as group:
-            for place, asked in enumerate(windows, start=1):
-                group.start_soon(self.ask, place - 1, asked)
-                await until(lambda: self.room.statistics().ready + sum(self.engine.sizes) - given == place)  # noqa: B023  # awaited here
+            for place, asked in enumerate(windows):
+                group.start_soon(self.ask, place, asked)
+                # the others wait, as long as the gate is shut
+                await until(lambda: (sum(self.engine.sizes) - given, self.room.statistics().ready) == (1, place))  # noqa: B023  # awaited here
             self.engine.gate.set()
 
 
