@@ -73,7 +73,7 @@ def _libraries() -> Mapping[str, Task]:
     """With the same options: beam, language told, words with times, and no second reading."""
     same = {"word_timestamps": True, "temperature": 0.0}
     workers = {"workers": cores(), **same}
-    once = {"token_timestamps": True, "temperature_inc": 0.0}
+    once = {"aligned": True, "temperature_inc": 0.0}
     return {
         "faster_whisper library": Task("faster_whisper", MODEL, BEAM, options=same),
         GREEDY: Task("faster_whisper", MODEL, 1, options=same),

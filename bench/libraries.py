@@ -40,12 +40,20 @@ def openai_whisper(weights: Path, beam: int, **options: Any) -> Hear:
     return hear
 
 
-def whisper_cpp(weights: Path, beam: int, **options: Any) -> Hear:
-    from pywhispercpp.model import Model
+def whisper_cpp(weights: Path, beam: int, *, aligned: bool = False, **options: Any) -> Hear:
+    """``aligned``: with times of words from the attention of *base*, as our engine takes them."""
+    import _pywhispercpp as native
+    from pywhispercpp.model import ContextParams, Model
 
     strategy = {"beam_search": {"beam_size": beam, "patience": -1.0}} if beam > 1 else {"greedy": {"best_of": 1}}
+    alignment = ContextParams(flash_attn=False, dtw_token_timestamps=True, dtw_aheads_preset=native.WHISPER_AHEADS_BASE)
     model = Model(
-        str(weights), params_sampling_strategy=int(beam > 1), redirect_whispercpp_logs_to=os.devnull, n_threads=cores()
+        str(weights),
+        params_sampling_strategy=int(beam > 1),
+        redirect_whispercpp_logs_to=os.devnull,
+        context_params=alignment if aligned else None,
+        n_threads=cores(),
+        print_progress=False,
     )
 
     def hear(sound: Sound, language: str | None) -> str:

@@ -17,13 +17,15 @@ from dataclasses import asdict, dataclass, field
 from time import perf_counter, process_time
 from typing import Any, Final
 
+from bench import Unmeasured
 from bench.children import told
 from bench.clips import Clip, short_clips
 from bench.libraries import LIBRARIES
 from pipeline.settings import EngineSettings
-from stages.engines import CancelFlag, Engine, Options, Window, load, weights
+from stages.engines import CancelFlag, Draft, Engine, Options, Window, WindowError, load, weights
 from stages.engines.catalogue import FORM_OF_BACKEND
 
+FIRST: Final = 4  # clips before those that count
 UNIT: Final = 1024 if sys.platform == "linux" else 1  # of getrusage's resident size, in bytes
 
 
@@ -57,24 +59,24 @@ def done(task: Task) -> Done:
 
 
 def _do(task: Task) -> Done:
-    clips = short_clips()
     began = perf_counter()
     if not task.batch:
         found = weights.find(task.model, EngineSettings(), FORM_OF_BACKEND[task.backend])
         hear = LIBRARIES[task.backend](found, task.beam, **task.options)
-        return _measured(perf_counter() - began, lambda: _called(hear, clips, task.threads))
+        return _measured(perf_counter() - began, lambda clips: _called(hear, clips, task.threads))
     asked = EngineSettings.model_validate(
         {"backend": task.backend, "model": task.model, "max_batch": task.batch, "device": "cpu"}
     )
     with closing(load(asked)) as engine:
-        return _measured(perf_counter() - began, lambda: _run(engine, clips, task))
+        return _measured(perf_counter() - began, lambda clips: _run(engine, clips, task))
 
 
-def _measured(load: float, work: Callable[[], Sequence[str]]) -> Done:
-    """The first time is not counted: it makes what is made when first needed."""
-    work()
+def _measured(load: float, work: Callable[[Sequence[Clip]], Sequence[str]]) -> Done:
+    """A first few are not counted: with them is made what is made when first needed."""
+    clips = short_clips()
+    work(clips[:FIRST])
     began, cpu = perf_counter(), process_time()
-    texts = work()
+    texts = work(clips)
     wall, cpu = perf_counter() - began, process_time() - cpu
     return Done(load, wall, cpu, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * UNIT, texts)
 
@@ -90,13 +92,19 @@ def _run(engine: Engine, clips: Sequence[Clip], task: Task) -> Sequence[str]:
 
     def run(batch: Sequence[tuple[int, Any]]) -> None:
         drafts = engine.run([item for _, item in batch], CancelFlag())
-        texts.update({place: getattr(draft, "text", "") for (place, _), draft in zip(batch, drafts, strict=True)})
+        texts.update({place: _text(draft) for (place, _), draft in zip(batch, drafts, strict=True)})
 
     with ThreadPoolExecutor(engine.capabilities.lanes) as lanes:
         windows = [Window(clip.sound, Options(clip.language, beam=task.beam, short=task.short)) for clip in clips]
         items = list(lanes.map(engine.prepare, windows))
         list(lanes.map(run, _batches(engine, items)))
     return [texts[place] for place in range(len(clips))]
+
+
+def _text(draft: Draft | WindowError) -> str:
+    if isinstance(draft, WindowError):
+        raise Unmeasured(draft.detail)
+    return draft.text
 
 
 def _batches(engine: Engine, items: Sequence[Any]) -> Sequence[Sequence[tuple[int, Any]]]:
