@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -152,7 +153,10 @@ def _no_times(text: str) -> str:
 
 
 def _voice(line: Line) -> str:
-    return f"<v {_escaped(line.speaker)}>" if line.speaker else ""
+    if not line.speaker:
+        return ""
+    # "--" and the end of the tag would be the arrow by which players tell times from text
+    return f"<v {re.sub('-$', '&#45;', _escaped(line.speaker))}>"
 
 
 def _escaped(text: str) -> str:

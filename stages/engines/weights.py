@@ -58,7 +58,7 @@ def find(model: str, settings: EngineSettings, form: Form = "ctranslate2", *, pr
 
 def shown_name(model: str) -> str:
     """What everybody may read of ``ENGINE__MODEL``: of a path the name of its folder or file, not where that lies."""
-    name = Path(model).expanduser().absolute().name
+    name = Path(model).name or model
     return name.removesuffix(".pt").removesuffix(".bin").removeprefix("ggml-")
 
 

@@ -12,8 +12,8 @@ from quart import Quart
 
 from api.service import Service, _listening, reached_at
 from pipeline.errors import ConfigError
-from pipeline.settings import EngineSettings, Settings
-from stages.engines import load
+from pipeline.settings import Settings
+from stages.engines.mock import MockEngine
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ async def test_what_breaks_in_the_server_itself_is_in_the_log(caplog: pytest.Log
         async def __call__(self, scope: object, receive: object, send: object) -> None:
             raise ZeroDivisionError
 
-    service = Service(Settings(), load(EngineSettings(backend="mock")))
+    service = Service(Settings(), MockEngine())
     with socket.create_server(("127.0.0.1", 0)) as door:
         async with anyio.create_task_group() as group:
             group.start_soon(service._answer, Broken(__name__), door)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from api.transcripts import FORMS, as_json, as_srt, as_text, as_tsv, as_vtt
@@ -164,6 +164,7 @@ async def interleaved(claim: Claim, segments: list[Segment], labels: list[str | 
 
 
 @given(st.lists(ANYTHING), ANYTHING)
+@example(["0"], "--")
 def test_no_text_and_no_label_breaks_out_of_its_cue_or_row(texts: list[str], label: str) -> None:
     labels = {"0:0": label, "1:0": "b"}
     segments = [make_segment(number, text, "0:0") for number, text in enumerate(texts)]
