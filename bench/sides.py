@@ -113,7 +113,7 @@ async def emptied(work: Work, jobs: int) -> Side:
         wall, cpu = perf_counter() - began, process_time() - cpu
         line.drain()
     _insist(count.failed)
-    return Side(jobs, wall, cpu, engine, engine.filled(), count.last_begun)
+    return Side(jobs, wall, cpu, engine, engine.filled(count.last_begun), count.last_begun)
 
 
 class Count(Observer):

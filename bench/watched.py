@@ -73,10 +73,12 @@ class Watched:
     def close(self) -> None:
         self._engine.close()
 
-    def filled(self) -> float:
-        """When the first batch began that is as full as they get."""
-        fullest = max(batch.windows for batch in self.batches)
-        return min(batch.start for batch in self.batches if batch.windows == fullest)
+    def filled(self, until: float) -> float:
+        """When the first batch began that is as full as they get, if that was in the first half of the time ``until``
+        then. An engine that is not filled by then is not well fed, and all of its time counts."""
+        first, fullest = self.batches[0].start, max(batch.windows for batch in self.batches)
+        full = min(batch.start for batch in self.batches if batch.windows == fullest)
+        return full if full - first <= (until - first) / 2 else first
 
     def busy(self, since: float, until: float) -> float:
         """The share of the time that its lanes worked."""

@@ -49,7 +49,7 @@ def test_a_fast_engine_is_judged_by_what_the_chain_makes_of_it(tmp_path: Path) -
     report = goodput.measure(tmp_path, jobs=200, repetitions=1)
     judged = [figure.name for figure in report.figures if figure.verdict in ("met", "missed")]
     assert judged == ["goodput, through the chain"]
-    assert {"met", "missed"} & set(str(report).split())
+    assert all(figure.values[0] > 0 for figure in report.figures)
 
 
 def test_a_late_stream_with_a_hole_is_in_time_for_us_and_not_for_whoever_joins_its_frames() -> None:
@@ -144,4 +144,10 @@ def test_a_batch_counts_for_the_part_of_it_that_was_watched() -> None:
     engine.batches += [Batch(0.0, 4.0, 8), Batch(2.0, 3.0, 3), Batch(5.0, 6.0, 1)]
     assert engine.busy(2.0, 4.0) == (2.0 + 1.0) / (2 * 2.0)  # of two lanes for two seconds
     assert engine.rate(2.0, 4.0) == (4 + 3) / 2.0
-    assert engine.filled() == 0.0
+
+
+def test_a_backlog_begins_with_the_first_full_batch_unless_that_comes_late() -> None:
+    engine = Watched(MockEngine(Script()))
+    engine.batches += [Batch(0.0, 1.0, 2), Batch(1.0, 2.0, 8), Batch(2.0, 3.0, 8)]
+    assert engine.filled(until=3.0) == 1.0
+    assert engine.filled(until=1.5) == 0.0
