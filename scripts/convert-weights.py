@@ -21,11 +21,11 @@ if (PYTHON := ROOT / ".venv/bin/python").exists() and Path(sys.prefix) != ROOT /
 
 sys.path.insert(0, str(ROOT))
 
-from api.__main__ import configured  # noqa: E402 – found in this clone
-from pipeline.errors import ConfigError  # noqa: E402
-from stages.engines import weights  # noqa: E402
-from stages.engines.backend import INSTALL  # noqa: E402
-from stages.engines.formats import read_ctranslate2, write_ggml  # noqa: E402
+from api.__main__ import configured  # noqa: E402 – found once the clone is on the path
+from pipeline.errors import ConfigError  # noqa: E402 – as above
+from stages.engines import weights  # noqa: E402 – as above
+from stages.engines.backend import INSTALL  # noqa: E402 – as above
+from stages.engines.formats import read_ctranslate2, write_ggml  # noqa: E402 – as above
 
 
 def main() -> None:
