@@ -44,13 +44,17 @@ class Failure:
 class Claim:
     """Travels beside every message, so that no stage ever looks a job up.
 
-    ``token`` fences every write of this attempt. ``held`` is where a Gather keeps what it waits for. ``resources``
-    is closed when the claim has ended, however it ended: whatever was opened for this attempt hangs there.
+    ``token`` fences every write of this attempt. ``weight``: its tenant's share beside that of others. ``resumes``: an
+    earlier attempt left checkpoints. ``engine_seconds``: what this one has cost so far. ``held`` is where a Gather
+    keeps what it waits for. ``resources`` is closed when the claim has ended, however it ended: whatever was opened for
+    this attempt hangs there.
     """
 
     job: Job
     token: UUID = field(default_factory=uuid4)
-    deadline: float | None = None
+    weight: float = 1.0
+    resumes: bool = False
+    engine_seconds: float = 0.0
     trace: Mapping[str, str] = field(default_factory=dict)
     scratch: Path = Path()
     progress: Progress = Progress()

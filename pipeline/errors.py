@@ -4,7 +4,8 @@
     ├── RequestError                answered at the door
     │   ├── MalformedJson  InvalidRequest  CapabilityUnsupported  UnsupportedMediaType
     │   ├── Unauthenticated  TenantClaimMissing  NotFound  MethodNotAllowed
-    │   └── JobNotFinished  PayloadTooLarge  RequestTimeout  EngineUnavailable
+    │   ├── JobNotFinished  JobFinished  IdempotencyMismatch  QuotaExceeded
+    │   └── PayloadTooLarge  RequestTimeout  EngineUnavailable
     └── JobError                    ends an attempt, kept as the job's ``error``
         ├── UrlNotAllowed  MediaUnreachable  MediaTooLarge  MediaTimeout
         ├── MediaUnsupported  MediaCorrupt  TrackNotFound
@@ -124,6 +125,24 @@ class JobNotFinished(RequestError):
     """The job has not ended with a transcript."""
 
     code, status = "job-not-finished", 409
+
+
+class JobFinished(RequestError):
+    """The job has ended already."""
+
+    code, status = "job-finished", 409
+
+
+class IdempotencyMismatch(RequestError):
+    """This Idempotency-Key came with another request before."""
+
+    code, status = "idempotency-mismatch", 422
+
+
+class QuotaExceeded(RequestError):
+    """This tenant has as much as it may have."""
+
+    code, status, retryable = "quota-exceeded", 429, True
 
 
 class EngineUnavailable(RequestError):

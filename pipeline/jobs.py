@@ -208,7 +208,11 @@ class Problem(Stored):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job as the store knew it at one moment. ``uploads`` are the ids of its uploaded files, in part order."""
+    """A job as the store knew it at one moment. ``uploads`` are the ids of its uploaded files, in part order.
+
+    ``attempt`` counts attempts begun, less those given back. ``losses`` are those whose worker disappeared: they have a
+    limit of their own, and ``max_attempts`` is for the others.
+    """
 
     id: UUID
     tenant: Tenant
@@ -220,6 +224,7 @@ class Job:
     completed_at: datetime | None = None
     attempt: int = 0
     max_attempts: int = 3
+    losses: int = 0
     next_attempt_at: datetime | None = None
     progress: Progress = Progress()
     error: Problem | None = None

@@ -43,8 +43,21 @@ class QueueSettings(Section):
     jobs_in_flight: Count = Field(
         8, description="Open jobs a replica; at least 1.5 × jobs a second × seconds to fetch."
     )
-    max_attempts: Count = 3
+    reserved_jobs: int = Field(
+        4, ge=0, description="Further open jobs, for tenants with none open here: long jobs of one keep nobody out."
+    )
+    max_attempts: Count = Field(3, description="Of a job; attempts whose worker was lost are not counted.")
+    max_losses: Count = Field(3, description="How many workers a job may lose before it fails as worker-lost.")
     retry_seconds: Positive = Field(5.0, description="Pause before the second attempt; doubles with each further one.")
+    checkpoint_seconds: Positive = Field(30.0, description="Engine time of a job that a lost worker may cost.")
+    max_running: Count | None = Field(
+        None,
+        description="Running jobs a tenant, on all replicas; unset: any number. `antiphon tenants` sets it for one.",
+    )
+    max_pending: Count | None = Field(10_000, description="Waiting jobs a tenant, likewise.")
+    retention_seconds: Count | None = Field(
+        None, description="How long an ended job is kept where the client does not say; unset: until it is deleted."
+    )
 
     @model_validator(mode="after")
     def _beats_within_the_lease(self) -> QueueSettings:
@@ -117,6 +130,15 @@ class EngineSettings(Section):
     )
 
 
+class WebhookSettings(Section):
+    secret: SecretStr | None = Field(
+        None, description="Master of the tenants' signing secrets, of at least 32 bytes; unset: made of AUTH__SECRET."
+    )
+    timeout_seconds: Positive = Field(10.0, description="One try, from the connection to the end of the answer.")
+    max_tries: Count = Field(12, description="With pauses that double from 5 s to 6 h: about a day.")
+    workers: Count = Field(4, description="Deliveries at once.")
+
+
 class AuthSettings(Section):
     secret: SecretStr | None = Field(
         None, description="HS256 key of at least 32 bytes; unset: one is made and kept under DATA_DIR."
@@ -155,6 +177,7 @@ class Settings(BaseSettings):
     engine: EngineSettings = Field(default_factory=EngineSettings)
     auth: AuthSettings = Field(default_factory=AuthSettings)
     http: HttpSettings = Field(default_factory=HttpSettings)
+    webhooks: WebhookSettings = Field(default_factory=WebhookSettings)
     shutdown: ShutdownSettings = Field(default_factory=ShutdownSettings)
     telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings)
 

@@ -22,7 +22,7 @@ from anyio.lowlevel import checkpoint
 from pipeline.claim import Claim
 from pipeline.errors import NotFound
 from pipeline.jobs import PRIORITIES, Job, JobRequest, JobStatus, Problem, Progress, Tenant, Usage
-from pipeline.store import Depth, Fenced, Renewal
+from pipeline.store import Fenced, Renewal
 from pipeline.store.rules import CHUNK_BYTES, ORPHAN_SECONDS, Secrets, divide, unite, worker_lost
 from pipeline.transcript import Transcript
 
@@ -253,11 +253,6 @@ class MemoryJobQueue:
                 return
             yield file.chunks[number]
             number += 1
-
-    async def depth(self) -> Depth:
-        await checkpoint()
-        states = [row.job.status for row in self._store.rows.values()]
-        return Depth(states.count(JobStatus.PENDING), states.count(JobStatus.RUNNING))
 
     def _next(self) -> _Row | None:
         """Who is served next: the highest priority, and then whoever came first (rows are kept in that order)."""

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import Final
+from uuid import UUID
+
+from pydantic_core import to_json
 
 from pipeline.errors import WorkerLost
-from pipeline.jobs import JobRequest, Problem
+from pipeline.jobs import JobRequest, JobStatus, Problem
 from pipeline.transcript import Stored
 
 CHUNK_BYTES: Final = 256 * 1024  # one row of an upload: large enough to stream fast, small enough to hold many at once
@@ -23,14 +27,26 @@ class Secrets(Stored):
 
 
 def divide(request: JobRequest) -> tuple[JobRequest, Secrets]:
-    """A request that may be shown, and what was taken out of it: headers, and the query and credentials of its URL."""
+    """A request that may be shown, and what its worker needs besides: headers, and the URL with query and credentials.
+
+    The ``callback_url`` is a secret that no worker needs: whole it is only in the outbox.
+    """
     secrets = Secrets(media_url=request.media_url, media_headers=request.media_headers)
-    return request.model_copy(update={"media_url": _bare(request.media_url), "media_headers": {}}), secrets
+    bare = {"media_url": _bare(request.media_url), "media_headers": {}, "callback_url": _bare(request.callback_url)}
+    return request.model_copy(update=bare), secrets
 
 
 def unite(shown: JobRequest, secrets: Secrets) -> JobRequest:
     """The request as it came in, for whoever does the work."""
-    return shown.model_copy(update={"media_url": secrets.media_url, "media_headers": secrets.media_headers})
+    return shown.model_copy(update=secrets.model_dump())
+
+
+def event(job_id: UUID, status: JobStatus, external_id: str | None, ended_at: datetime) -> str:
+    """The body of the webhook that tells how a job ended; it holds nothing that was said."""
+    path = f"/v1/jobs/{job_id}"
+    links = {"self": path, "transcript": f"{path}/transcript", "events": f"{path}/events", "cancel": f"{path}/cancel"}
+    data = {"job_id": job_id, "status": status, "external_id": external_id, "links": links}
+    return to_json({"type": f"job.{status}", "timestamp": ended_at, "data": data}).decode()
 
 
 def worker_lost(attempt: int, *, last: bool) -> Problem:

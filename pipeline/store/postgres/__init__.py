@@ -4,7 +4,7 @@ database    the pool, and transactions in a role
 door        TenantJobs        queue   JobQueue
 uploads     files in rows     notices word of new work
 migrations  the schema        rows    jobs out of rows
-queries     the statements of ``queries.sql``
+queries     the statements of the folder ``queries``
 """
 
 from __future__ import annotations

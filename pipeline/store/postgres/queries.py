@@ -1,4 +1,4 @@
-"""The statements of ``queries.sql``, by name."""
+"""The statements of the folder ``queries``, by name."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from importlib.resources import files
 from typing import Final
 
 
-def _named(text: str) -> dict[str, str]:
-    _, *parts = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)
-    return dict(zip(parts[::2], parts[1::2], strict=True))
+def _named() -> dict[str, str]:
+    texts = [file.read_text() for file in (files("pipeline.store") / "queries").iterdir() if file.name.endswith(".sql")]
+    parts = [part for text in texts for part in re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)[1:]]
+    names = parts[::2]
+    assert len(names) == len(set(names)), "Two statements have one name."
+    return dict(zip(names, parts[1::2], strict=True))
 
 
-SQL: Final = _named((files("pipeline.store") / "queries.sql").read_text())
+SQL: Final = _named()

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 from pipeline.claim import Claim
 from pipeline.jobs import Problem, Usage
-from pipeline.store import Depth, Fenced, Renewal
+from pipeline.store import Fenced, Renewal
 from pipeline.store.postgres import uploads as files
 from pipeline.store.postgres.database import CHAIN, Connection, Database
 from pipeline.store.postgres.notices import Notices
@@ -80,11 +80,6 @@ class PostgresJobQueue:
 
     def read_upload(self, claim: Claim, upload: UUID) -> AsyncIterator[bytes]:
         return files.send(self._database, claim, upload)
-
-    async def depth(self) -> Depth:
-        row = await self._database.unit(CHAIN, lambda c: c.fetchrow(SQL["depth"]))
-        assert row is not None
-        return Depth(pending=row["pending"], running=row["running"])
 
     async def _settle(self, claim: Claim, name: str, outcome: str, *values: object) -> None:
         """End the attempt, unless its lease is gone: then it must have ended in this very way, or is ``Fenced``."""

@@ -7,8 +7,8 @@ from uuid import UUID
 import anyio
 
 from pipeline.jobs import JobStatus
-from pipeline.store import Depth, Store
-from tests.conformance.store_suite.making import ACME, GLOBEX, LEASE, TRANSCRIPT, USAGE, claim, nothing_ready, submit
+from pipeline.store import Store
+from tests.conformance.store_suite.making import ACME, LEASE, claim, nothing_ready, submit
 
 
 class TestTheTurn:
@@ -46,15 +46,6 @@ class TestTheTurn:
 
         assert len(served) == 30
         assert set(served) == ids
-
-    async def test_depth_counts_what_waits_and_what_is_under_way(self, store: Store) -> None:
-        for tenant in (ACME, GLOBEX, GLOBEX):
-            await submit(store, tenant)
-        await claim(store)
-        assert await store.queue().depth() == Depth(pending=2, running=1)
-
-        await store.queue().commit(await claim(store), TRANSCRIPT, USAGE)
-        assert await store.queue().depth() == Depth(pending=1, running=1)
 
     async def test_work_comes_at_once_with_a_submit_made_while_waiting(self, store: Store) -> None:
         with anyio.fail_after(5):

@@ -1,0 +1,26 @@
+-- Every transaction, and the schema.
+
+-- name: enter
+-- Who the rest of this transaction is, and whether its commit waits for the disk.
+SELECT set_config('role', $1, true), set_config('app.tenant_id', $2, true), set_config('synchronous_commit', $3, true);
+
+-- name: ping
+-- Some builds tell more behind the version.
+SELECT split_part(current_setting('server_version'), ' ', 1);
+
+-- name: ring
+SELECT pg_notify('antiphon_work', '');
+
+-- name: begin_migrations
+CREATE SCHEMA IF NOT EXISTS antiphon;
+CREATE TABLE IF NOT EXISTS antiphon.migrations (
+    number     integer PRIMARY KEY,
+    name       text NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT now()
+);
+
+-- name: applied
+SELECT number FROM antiphon.migrations;
+
+-- name: record
+INSERT INTO antiphon.migrations (number, name) VALUES ($1, $2);
