@@ -50,14 +50,15 @@ ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
 
 
 class Cluster:
-    """Everything here blocks. Only ``dsn`` is for a process without the lock."""
+    """Everything here blocks. Only ``dsn`` is for a process without the lock. ``port``: else one that is free."""
 
-    def __init__(self, home: Path, binaries: Path) -> None:
+    def __init__(self, home: Path, binaries: Path, port: int | None = None) -> None:
         self.home = home
         self.log = home / "log"
         self._data = home / "data"
         self._password = home / "password"
         self._binaries = binaries
+        self._port = port
         self._guard: subprocess.Popen[bytes] | None = None
 
     def dsn(self) -> str | None:
@@ -115,7 +116,7 @@ class Cluster:
 
     def _launch(self, account: Account | None, give_up_at: float) -> bool:
         """One try. Whether the server is ready; else it has ended, and its log says why."""
-        port = _free_port()
+        port = self._port or _free_port()
         server = [str(self._binaries / "postgres"), "-D", str(self._data), "-p", str(port)]
         settings = [f"--{name}={value}" for name, value in SERVER_SETTINGS.items()]
         with self.log.open("wb") as log:
