@@ -47,6 +47,7 @@ class PostgresTenantJobs:
             taken = await connection.fetch(SQL["take_uploads"], list(uploads), self._tenant, job_id) if uploads else []
             if len(taken) != len(uploads):
                 raise NotFound("One of the uploads is not there; upload the file again.")
+            await connection.execute(SQL["wake"], [self._tenant])
             return row
 
         row = await self._database.unit(door(self._tenant), insert)

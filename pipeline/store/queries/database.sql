@@ -11,6 +11,9 @@ SELECT split_part(current_setting('server_version'), ' ', 1);
 -- name: ring
 SELECT pg_notify('antiphon_work', '');
 
+-- name: wake
+SELECT antiphon.wake($1);
+
 -- name: begin_migrations
 CREATE SCHEMA IF NOT EXISTS antiphon;
 CREATE TABLE IF NOT EXISTS antiphon.migrations (

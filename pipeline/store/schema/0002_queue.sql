@@ -48,7 +48,7 @@ CREATE TABLE antiphon.tenants (
     ready         boolean NOT NULL DEFAULT false,
     cost          float8 NOT NULL DEFAULT 0,
     usual_seconds float8 NOT NULL DEFAULT 10 CHECK (usual_seconds >= 0),
-    weight        real NOT NULL DEFAULT 1 CHECK (weight > 0),
+    weight        float8 NOT NULL DEFAULT 1 CHECK (weight > 0),
     max_running   integer CHECK (max_running >= 0),
     max_pending   integer CHECK (max_pending >= 0)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000,
@@ -143,6 +143,45 @@ CREATE TABLE antiphon.delivery_tries (
 );
 
 
+-- What a tenant's place in the turn is locked by. Whoever gives it work, or room for more, holds this shared until the
+-- commit; a claim that takes it out of the turn tries for it alone, and looks again only then: so no news is overlooked.
+CREATE FUNCTION antiphon.turn_key(tenant text) RETURNS bigint
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN hashtextextended(tenant, 7577);  -- any seed that no other lock of this database has
+
+
+-- Let tenants into the turn that have a job to be claimed. Whoever was away starts where the turn is now: idling saves
+-- nothing up. It has to see all tenants, which the door may not: hence it runs as its owner. Each statement sees what
+-- was committed before it, also while the one above it waited for its locks; all go by name, so none waits in a circle.
+CREATE FUNCTION antiphon.wake(names text[]) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock_shared(antiphon.turn_key(name))
+    FROM (SELECT DISTINCT unnest(names) AS name ORDER BY name) AS ordered;
+
+    INSERT INTO antiphon.tenants (tenant_id)
+    SELECT name FROM (SELECT DISTINCT unnest(names) AS name ORDER BY name) AS ordered
+    WHERE NOT EXISTS (SELECT FROM antiphon.tenants WHERE tenant_id = name)
+    ON CONFLICT DO NOTHING;
+
+    WITH away AS (
+        SELECT tenant_id FROM antiphon.tenants
+        WHERE tenant_id = ANY (names) AND NOT ready AND EXISTS (
+            SELECT FROM antiphon.jobs
+            WHERE jobs.tenant_id = tenants.tenant_id AND status = 'pending' AND next_attempt_at IS NULL)
+        ORDER BY tenant_id
+        FOR NO KEY UPDATE
+    ), level AS (
+        SELECT coalesce(
+            (SELECT min(cost) FROM antiphon.tenants WHERE ready),
+            (SELECT max(cost) FROM antiphon.tenants WHERE NOT ready)) AS cost
+    )
+    UPDATE antiphon.tenants SET ready = true, cost = greatest(tenants.cost, level.cost)
+    FROM away, level WHERE tenants.tenant_id = away.tenant_id;
+END $$;
+
+
 DO $$
 DECLARE
     name text;
@@ -176,3 +215,14 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON antiphon.tenants, antiphon.charges, anti
     TO antiphon_chain;
 GRANT SELECT, DELETE ON antiphon.idempotency_keys TO antiphon_chain;
 GRANT SELECT, INSERT ON antiphon.usage, antiphon.delivery_tries TO antiphon_chain;
+
+REVOKE EXECUTE ON FUNCTION antiphon.wake(text[]), antiphon.turn_key(text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION antiphon.wake(text[]), antiphon.turn_key(text) TO antiphon_chain, antiphon_door;
+GRANT CREATE ON SCHEMA antiphon TO antiphon_chain;  -- which an owner has to have at this moment, and never again
+ALTER FUNCTION antiphon.wake(text[]) OWNER TO antiphon_chain;
+REVOKE CREATE ON SCHEMA antiphon FROM antiphon_chain;
+
+-- What waits already is in the turn from the start.
+SET LOCAL ROLE antiphon_chain;
+SELECT antiphon.wake(array(SELECT DISTINCT tenant_id FROM antiphon.jobs WHERE status = 'pending'));
+RESET ROLE;
