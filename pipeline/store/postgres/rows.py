@@ -32,6 +32,7 @@ def job_of(row: Record) -> Job:
         status=JobStatus(row["status"]),
         attempt=row["attempt"],
         max_attempts=row["max_attempts"],
+        losses=row["losses"],
         created_at=row["created_at"],
         started_at=row["started_at"],
         completed_at=row["completed_at"],
