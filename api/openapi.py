@@ -17,24 +17,27 @@ from werkzeug.routing import Rule
 
 from api.engine import EngineView
 from api.problems import CONTENT_TYPE
-from api.schemas import JobView, ProblemView
+from api.schemas import JobPage, JobView, ProblemView, StandingView
 from api.transcripts import FORMS
 from pipeline.errors import (
     AntiphonError,
     CapabilityUnsupported,
     EngineUnavailable,
+    IdempotencyMismatch,
     InvalidRequest,
+    JobFinished,
     JobNotFinished,
     MalformedJson,
     NotFound,
     PayloadTooLarge,
+    QuotaExceeded,
     RequestTimeout,
     TenantClaimMissing,
     Unauthenticated,
     UnsupportedMediaType,
     UrlNotAllowed,
 )
-from pipeline.jobs import JobRequest
+from pipeline.jobs import JobRequest, JobStatus
 from pipeline.transcript import Transcript
 
 Json = dict[str, Any]
@@ -42,6 +45,8 @@ Json = dict[str, Any]
 MODELS: Final[Sequence[tuple[type[BaseModel], Literal["validation", "serialization"]]]] = (
     (JobRequest, "validation"),
     (JobView, "serialization"),
+    (JobPage, "serialization"),
+    (StandingView, "serialization"),
     (Transcript, "serialization"),
     (EngineView, "serialization"),
     (ProblemView, "serialization"),
@@ -167,7 +172,14 @@ _SUBMIT_ERRORS: Final = (
     InvalidRequest,
     CapabilityUnsupported,
     UrlNotAllowed,
+    IdempotencyMismatch,
+    QuotaExceeded,
 )
+_IDEMPOTENCY_KEY: Final[Json] = {
+    "type": "string",
+    "pattern": "^[!-~]{1,128}$",
+    "description": "The same key with the same request is answered as it was the first time, for a day.",
+}
 
 OPERATIONS: Final[Mapping[str, Operation]] = {
     "submit_job": Operation(
@@ -175,12 +187,38 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         {"application/json": {"schema": _ref(JobView)}},
         202,
         _SUBMIT_ERRORS,
-        {"requestBody": _SUBMISSION},
+        {"requestBody": _SUBMISSION, "parameters": [_parameter("header", "Idempotency-Key", _IDEMPOTENCY_KEY)]},
+    ),
+    "list_jobs": Operation(
+        "The tenant's jobs, newest first, without their results.",
+        {"application/json": {"schema": _ref(JobPage)}},
+        errors=(*_TENANTS, InvalidRequest),
+        more={
+            "parameters": [
+                _parameter("query", "status", {"enum": list(JobStatus)}),
+                _parameter("query", "created_after", {"type": "string", "format": "date-time"}),
+                _parameter("query", "created_before", {"type": "string", "format": "date-time"}),
+                _parameter("query", "external_id", {"type": "string", "maxLength": 256}),
+                _parameter("query", "limit", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}),
+                _parameter("query", "cursor", {"type": "string", "description": "The next_cursor of the page before."}),
+            ]
+        },
     ),
     "read_job": Operation(
         "How a job is, and its result once it is completed.",
         {"application/json": {"schema": _ref(JobView)}},
         errors=(*_TENANTS, NotFound),
+    ),
+    "cancel_job": Operation(
+        "Cancel a job: at once where it waits, within a window of speech where it runs.",
+        {"application/json": {"schema": _ref(JobView)}},
+        errors=(*_TENANTS, NotFound, JobFinished),
+    ),
+    "delete_job": Operation(
+        "Erase a job, its recording and its transcript; one that has not ended is cancelled.",
+        {},
+        204,
+        (*_TENANTS, NotFound),
     ),
     "read_transcript": Operation(
         "The transcript alone, or one track of it, in the form of ?format= or else of Accept.",
@@ -192,6 +230,11 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
                 _parameter("query", "track", {"type": "string", "description": "The id of the one track to keep."}),
             ]
         },
+    ),
+    "read_queue": Operation(
+        "How the tenant's jobs stand in the queue.",
+        {"application/json": {"schema": _ref(StandingView)}},
+        errors=_TENANTS,
     ),
     "read_engine": Operation(
         "The engine of the replica that answers: what it is, what it can, and how busy it is.",

@@ -44,7 +44,7 @@ def read_request(body: bytes) -> JobRequest:
     try:
         request = JobRequest.model_validate_json(body, strict=True)
     except ValidationError as error:
-        raise _unreadable(error.errors(include_url=False, include_input=False)) from None
+        raise unreadable(error) from None
     refuse(InvalidRequest, _unstorable(request.model_dump(), ""))
     return request
 
@@ -54,11 +54,21 @@ def check_source(request: JobRequest, settings: DownloadSettings) -> None:
     if request.media_url is None:
         refuse(InvalidRequest, [Pointed("/media_url", "This member is required.")])
     else:
-        try:
-            check_url(request.media_url, settings)
-        except UrlNotAllowed as error:
-            raise UrlNotAllowed(error.detail, errors=(Pointed("/media_url", error.detail),)) from None
+        _check_address(request.media_url, "/media_url", settings)
     refuse(InvalidRequest, _bad_headers(request.media_headers))
+
+
+def check_callback(request: JobRequest, settings: DownloadSettings) -> None:
+    """Judge ``callback_url`` as media is judged. Raises ``UrlNotAllowed``."""
+    if request.callback_url is not None:
+        _check_address(request.callback_url, "/callback_url", settings)
+
+
+def _check_address(url: str, pointer: str, settings: DownloadSettings) -> None:
+    try:
+        check_url(url, settings)
+    except UrlNotAllowed as error:
+        raise UrlNotAllowed(error.detail, errors=(Pointed(pointer, error.detail),)) from None
 
 
 def check_no_source(request: JobRequest) -> None:
@@ -78,7 +88,7 @@ def check_files(count: int, request: JobRequest | None, limit: int) -> None:
 
 def check_capabilities(request: JobRequest, engine: EngineFacts) -> None:
     """Raises ``CapabilityUnsupported`` with a pointer to each member that cannot be honoured."""
-    refuse(CapabilityUnsupported, [*_not_yet(request), *_beyond_the_model(request, engine)])
+    refuse(CapabilityUnsupported, _beyond_the_model(request, engine))
 
 
 def refuse(kind: type[Refusal], errors: Iterable[Pointed]) -> None:
@@ -91,19 +101,6 @@ def _refusal(kind: type[Refusal], errors: Sequence[Pointed]) -> Refusal:
     first = f"{errors[0].pointer}: {errors[0].detail}".removeprefix(": ")
     detail = first if len(errors) == 1 else f"{first} ({len(errors)} members are wrong; see errors.)"
     return kind(detail, errors=tuple(errors[:MAX_ERRORS]))
-
-
-# What the contract promises and this version cannot do: the values it honours, and what to say of others.
-_HONOURED: Final[Mapping[str, tuple[tuple[object, ...], str]]] = {
-    "callback_url": ((None,), "This version sends no webhooks; ask for the job instead."),
-    "retention_seconds": ((None,), "This version keeps jobs until they are deleted; leave it out."),
-}
-
-
-def _not_yet(request: JobRequest) -> Iterator[Pointed]:
-    for member, (honoured, otherwise) in _HONOURED.items():
-        if getattr(request, member) not in honoured:
-            yield Pointed(f"/{member}", otherwise)
 
 
 def _beyond_the_model(request: JobRequest, engine: EngineFacts) -> Iterator[Pointed]:
@@ -159,7 +156,9 @@ def _unstorable(value: object, pointer: str) -> Iterator[Pointed]:
                 yield from _unstorable(inner, f"{pointer}/{index}")
 
 
-def _unreadable(errors: Sequence[ErrorDetails]) -> AntiphonError:
+def unreadable(wrong: ValidationError) -> AntiphonError:
+    """``MalformedJson``, or ``InvalidRequest`` with a pointer to each wrong member."""
+    errors = wrong.errors(include_url=False, include_input=False)
     if errors[0]["type"] == "json_invalid":
         return MalformedJson(f"The body is not JSON: {errors[0]['ctx']['error']}.")
     return _refusal(InvalidRequest, [Pointed(_pointer(error["loc"]), in_words(error)) for error in errors])
@@ -181,9 +180,13 @@ _WORDS: Final[Mapping[str, str]] = {
     "string_type": "This must be a string.",
     "bool_type": "This must be true or false.",
     "int_type": "This must be a whole number.",
+    "int_parsing": "This must be a whole number.",
     "float_type": "This must be a number.",
     "finite_number": "A number must be finite.",
     "literal_error": "This must be {expected}.",
+    "enum": "This must be {expected}.",
+    "datetime_from_date_parsing": "This must be a time such as 2026-11-23T09:30:00Z.",
+    "timezone_aware": "This must be a time with its offset from UTC, such as 2026-11-23T09:30:00Z.",
     "greater_than_equal": "This must be at least {ge:.15g}.",
     "less_than_equal": "This must be at most {le:.15g}.",
     "string_too_short": "This must have at least {min_length} character.",

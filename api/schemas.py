@@ -6,9 +6,11 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from quart import Response
 
 from pipeline.errors import AntiphonError, Pointed
 from pipeline.jobs import Job, JobStatus, Problem, Progress, Usage
+from pipeline.store import Standing
 from pipeline.transcript import Notice, Transcript
 
 
@@ -58,10 +60,11 @@ class ProgressView(Progress):
 class Links(View):
     here: str = Field(alias="self")
     transcript: str
+    cancel: str
 
 
-class JobView(View):
-    """A job as its tenant sees it, and as the door's face of the store gives it: without the secrets it came with."""
+class JobSummary(View):
+    """A job as its tenant sees it in a list: without what was said, and as always without the secrets it came with."""
 
     id: str
     status: Literal["pending", "running", "completed", "failed", "cancelled"]
@@ -79,12 +82,11 @@ class JobView(View):
     error: JobProblemView | None
     last_error: JobProblemView | None
     warnings: tuple[Notice, ...]
-    result: Transcript | None
     usage: Usage | None
     links: Links
 
     @classmethod
-    def of(cls, job: Job, result: Transcript | None = None) -> JobView:
+    def of_job(cls, job: Job) -> JobSummary:
         here = job_path(job)
         return cls(
             id=str(job.id),
@@ -103,10 +105,46 @@ class JobView(View):
             error=JobProblemView.kept(job.error, instance=here),
             last_error=JobProblemView.kept(job.last_error, instance=here),
             warnings=job.warnings,
-            result=result,
             usage=job.usage,
-            links=Links(here=here, transcript=f"{here}/transcript"),
+            links=Links(here=here, transcript=f"{here}/transcript", cancel=f"{here}/cancel"),
         )
+
+
+class JobView(JobSummary):
+    result: Transcript | None
+
+    @classmethod
+    def of(cls, job: Job, result: Transcript | None = None) -> JobView:
+        return cls(**dict(JobSummary.of_job(job)), result=result)
+
+
+class JobPage(View):
+    items: tuple[JobSummary, ...]
+    next_cursor: str | None = Field(description="Where the next page begins; null on the last one.")
+
+
+class StandingView(View):
+    """How the tenant's own jobs stand in the queue."""
+
+    pending: int
+    running: int
+    oldest_seconds: float | None = Field(description="How long the oldest waiting job has been ready; null: none is.")
+    ahead: int | None = Field(description="Jobs, of whomever, that are likely to begin before the next one of these.")
+    starts_in_seconds: float | None = Field(description="Until then, at the pace of late; null: it cannot be told.")
+
+    @classmethod
+    def of(cls, standing: Standing) -> StandingView:
+        return cls(
+            pending=standing.pending,
+            running=standing.running,
+            oldest_seconds=standing.oldest_seconds,
+            ahead=standing.ahead,
+            starts_in_seconds=standing.starts_in,
+        )
+
+
+def answered(view: View, status: int = 200) -> Response:
+    return Response(view.model_dump_json(), status=status, content_type="application/json")
 
 
 def job_path(job: Job) -> str:

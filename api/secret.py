@@ -1,21 +1,29 @@
-"""The key that tokens are signed with where none is configured: made once, kept in the data directory."""
+"""The secrets of an installation: the key that its tokens are signed with, and those of its tenants' webhooks."""
 
 from __future__ import annotations
 
+import base64
+import hmac
 import os
 import secrets
 from pathlib import Path
+from typing import Final
 
 from pydantic import SecretStr
 
+from api.security import MIN_SECRET_BYTES
 from pipeline.errors import ConfigError
+from pipeline.jobs import Tenant
 from pipeline.settings import Settings
 
-KEY_BYTES = 48
+KEY_BYTES: Final = 48
 
 
 def with_secret(settings: Settings) -> Settings:
-    """The same settings, with a key. Raises ``ConfigError`` when none can be kept."""
+    """The same settings, with a key: where none is configured, one is made once and kept in the data directory.
+
+    Raises ``ConfigError`` when none can be kept.
+    """
     if settings.auth.secret is not None:
         return settings
     path = kept_at(settings)
@@ -45,3 +53,30 @@ def _kept(path: Path) -> str:
         finally:
             made.unlink()
     return path.read_text().strip()
+
+
+def webhook_master(settings: Settings) -> bytes:
+    """What all tenants' signing keys are made of. Needs ``settings.auth.secret`` where there is none of its own.
+
+    Raises ``ConfigError`` for one that is too short.
+    """
+    secret = settings.webhooks.secret or settings.auth.secret
+    assert secret is not None  # see with_secret
+    master = secret.get_secret_value().encode()
+    if len(master) < MIN_SECRET_BYTES:
+        name = "WEBHOOKS__SECRET" if settings.webhooks.secret else "AUTH__SECRET"
+        raise ConfigError(f"{name} has {len(master)} bytes; it needs at least {MIN_SECRET_BYTES}.")
+    return master
+
+
+def webhook_key(master: bytes, tenant: Tenant) -> bytes:
+    """What this tenant's webhooks are signed with, 32 bytes; it tells nothing of the master or of another's.
+
+    The NUL keeps it apart from what else the master may sign: no token has one.
+    """
+    return hmac.digest(master, b"webhooks\0" + tenant.encode(), "sha256")
+
+
+def spelled(key: bytes) -> str:
+    """As the libraries of Standard Webhooks take it."""
+    return f"whsec_{base64.b64encode(key).decode()}"

@@ -48,6 +48,9 @@ PRIORITIES: Mapping[str, int] = {"low": -1, "normal": 0, "high": 1}
 LONGEST_OFFSET = 43_200.0
 """Seconds: half a day, as long as the longest recording that is taken unless settings say otherwise."""
 
+LONGEST_RETENTION: Final = 2**31 - 1
+"""Seconds: 68 years, as many as an integer column holds."""
+
 
 def _known_language(language: str) -> str:
     if language not in LANGUAGES:
@@ -102,7 +105,7 @@ class JobRequest(BaseModel):
     prompt: str | None = Field(default=None, max_length=2048)
     priority: Literal["low", "normal", "high"] = "normal"
     callback_url: str | None = Field(default=None, max_length=8192)
-    retention_seconds: int | None = Field(default=None, ge=0)
+    retention_seconds: int | None = Field(default=None, ge=0, le=LONGEST_RETENTION)
     external_id: str | None = Field(default=None, max_length=256)
     metadata: dict[str, JsonValue] = Field(default_factory=dict)
 

@@ -135,7 +135,7 @@ class WebhookSettings(Section):
         None, description="Master of the tenants' signing secrets, of at least 32 bytes; unset: made of AUTH__SECRET."
     )
     timeout_seconds: Positive = Field(10.0, description="One try, from the connection to the end of the answer.")
-    max_tries: Count = Field(12, description="With pauses that double from 5 s to 6 h: about a day.")
+    max_tries: Count = Field(16, description="With pauses that double from 5 s to 6 h: about a day.")
     workers: Count = Field(4, description="Deliveries at once.")
 
 
