@@ -32,7 +32,11 @@ def divide(request: JobRequest) -> tuple[JobRequest, Secrets]:
     The ``callback_url`` is a secret that no worker needs: whole it is only in the outbox.
     """
     secrets = Secrets(media_url=request.media_url, media_headers=request.media_headers)
-    bare = {"media_url": _bare(request.media_url), "media_headers": {}, "callback_url": _bare(request.callback_url)}
+    bare: dict[str, object] = {
+        "media_url": _bare(request.media_url),
+        "media_headers": {},
+        "callback_url": _bare(request.callback_url),
+    }
     return request.model_copy(update=bare), secrets
 
 

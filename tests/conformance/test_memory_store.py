@@ -10,6 +10,7 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.settings import QueueSettings
 from pipeline.store.memory import MemoryStore
 from tests.conformance.store_suite import *  # noqa: F403  # the suite
 from tests.conformance.store_suite.making import ACME, LEASE, PROBLEM, Everything, PassTime, claim, submit
@@ -45,7 +46,7 @@ async def store(clock: Callable[[], float]) -> AsyncIterator[MemoryStore]:
 @pytest.fixture
 def everything(store: MemoryStore) -> Everything:
     async def show() -> str:
-        return repr((store.rows, store.files))
+        return repr((store.rows, store.files, store.keys, store.usage, store.deliveries))
 
     return show
 
@@ -55,7 +56,7 @@ ACTIONS = ("advance", "report", "fail", "give_back", "lose")
 
 @given(st.lists(st.tuples(st.sampled_from(ACTIONS), st.floats(0, 1)), max_size=90))
 async def test_no_course_of_events_takes_progress_back_or_miscounts_attempts(steps: list[tuple[str, float]]) -> None:
-    store, seen, counted = MemoryStore(max_attempts=100), 0.0, 1
+    store, seen, counted = MemoryStore(settings=QueueSettings(max_attempts=100, max_losses=100)), 0.0, 1
     job = await submit(store)
     taken = await claim(store)
     for action, part in steps:
@@ -72,6 +73,7 @@ async def test_no_course_of_events_takes_progress_back_or_miscounts_attempts(ste
                 await store.queue().void_leases()
         if action in ("fail", "give_back", "lose"):
             taken = await claim(store)
+            await store.queue().begin(taken)
             counted += action != "give_back"
         now = await store.tenant(ACME).get(job.id)
         assert now.attempt == counted
@@ -84,7 +86,7 @@ async def test_leases_follow_the_event_loops_own_clock() -> None:
     store = MemoryStore()
     await submit(store)
     await claim(store)
-    assert await store.queue().rescue() == 0
+    assert (await store.queue().tend()).rescued == 0
 
     await anyio.sleep(LEASE + 1)
-    assert await store.queue().rescue() == 1
+    assert (await store.queue().tend()).rescued == 1

@@ -13,7 +13,7 @@ import anyio
 from pipeline.claim import Claim
 from pipeline.jobs import Job, JobRequest
 from pipeline.observer import Ending, Observer
-from pipeline.settings import Settings
+from pipeline.settings import QueueSettings, Settings
 from pipeline.store.memory import MemoryStore
 from pipeline.transcript import Segment, Track, Transcript, Word
 from stages import chain
@@ -79,7 +79,7 @@ def listen(engine: Engine, *orders: Order) -> list[Heard]:
 
 
 async def _listen(engine: Engine, orders: Sequence[Order], folder: Path) -> list[Heard]:
-    store, ends = MemoryStore(max_attempts=1), _Ends(len(orders))
+    store, ends = MemoryStore(settings=QueueSettings(max_attempts=1)), _Ends(len(orders))
     room = ModelRoom(engine, memory_limit=2**30, jobs=len(orders), tracks_per_job=8)
     line = chain(store.queue(), room, Settings(data_dir=folder), ends)
     jobs = [await _submit(store, order) for order in orders]

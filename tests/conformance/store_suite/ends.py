@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.claim import Claim
 from pipeline.jobs import JobStatus
-from pipeline.store import Fenced, Store
+from pipeline.store import Fenced, Store, Tended
 from tests.conformance.store_suite.making import (
     ACME,
     PROBLEM,
@@ -62,6 +62,8 @@ class TestTheEndOfAnAttempt:
         assert await nothing_ready(store)
 
         await pass_time(21.0)
+        assert await nothing_ready(store)  # not before it is let in
+        assert await store.queue().tend() == Tended(due=1)
         again = await claim(store)
         assert (again.job.id, again.job.attempt) == (job.id, 2)
         assert again.job.next_attempt_at is None

@@ -31,7 +31,7 @@ class TestLeases:
             await pass_time(LEASE - 1)
             renewal = await store.queue().renew([taken], lease_seconds=LEASE)
             assert renewal.kept == {taken.token}
-            assert await store.queue().rescue() == 0
+            assert (await store.queue().tend()).rescued == 0
 
         await store.queue().commit(taken, TRANSCRIPT, USAGE)
 
@@ -40,8 +40,8 @@ class TestLeases:
         lost = await claim(store)
         await pass_time(LEASE + 1)
 
-        assert await store.queue().rescue() == 1
-        assert await store.queue().rescue() == 0
+        assert (await store.queue().tend()).rescued == 1
+        assert (await store.queue().tend()).rescued == 0
         waiting = await store.tenant(ACME).get(job.id)
         assert (waiting.status, waiting.attempt) == (JobStatus.PENDING, 1)
         assert waiting.last_error is not None
@@ -56,9 +56,9 @@ class TestLeases:
     ) -> None:
         job = await submit(store, media_headers={"Authorization": SECRET})
         for _ in range(3):
-            await claim(store)
+            await store.queue().begin(await claim(store))
             await pass_time(LEASE + 1)
-            assert await store.queue().rescue() == 1
+            assert (await store.queue().tend()).rescued == 1
         failed = await store.tenant(ACME).get(job.id)
 
         assert failed.status is JobStatus.FAILED
@@ -74,7 +74,7 @@ class TestLeases:
         job = await submit(store)
         old = await claim(store)
         await pass_time(LEASE + 1)
-        await store.queue().rescue()
+        await store.queue().tend()
         new = await claim(store, replica="two")
 
         with pytest.raises(Fenced):
@@ -91,7 +91,7 @@ class TestLeases:
         await submit(store)
         old = await claim(store)
         await pass_time(LEASE + 1)
-        await store.queue().rescue()
+        await store.queue().tend()
         new = await claim(store)
 
         renewal = await store.queue().renew([old, new], lease_seconds=LEASE)

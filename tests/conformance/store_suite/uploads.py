@@ -149,7 +149,7 @@ class TestUploads:
         await store.tenant(ACME).submit(a_request(media_url=None), uploads=[used])
         await pass_time(3601)
         fresh = await upload(store, b"fresh")
-        await store.queue().rescue()
+        await store.queue().sweep()
 
         with pytest.raises(NotFound):
             await store.tenant(ACME).submit(a_request(media_url=None), uploads=[orphan])
@@ -162,7 +162,7 @@ class TestUploads:
             for _ in range(3):
                 await file.write(b"x" * CHUNK_BYTES)
                 await pass_time(3000)
-                await store.queue().rescue()
+                await store.queue().sweep()
 
         await store.tenant(ACME).submit(a_request(media_url=None), uploads=[file.id])
         assert len(await read(store, await claim(store), file.id)) == 3
