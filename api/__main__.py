@@ -1,4 +1,4 @@
-"""The command line: ``antiphon serve | transcribe | token | migrate | check-config | weights``."""
+"""The command line: ``antiphon COMMAND``; ``antiphon --help`` lists what there is."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import anyio
 from pydantic import BaseModel, ValidationError
 from pydantic_settings import SettingsError
 
-from api import order
+from api import order, tenants
 from pipeline.errors import ConfigError
 from pipeline.settings import EngineSettings, Settings
 from pipeline.transcript import Notice
@@ -94,6 +94,25 @@ def token(settings: Settings, asked: argparse.Namespace) -> int:
     return 0
 
 
+def webhook_secret(settings: Settings, asked: argparse.Namespace) -> int:
+    from api.secret import spelled, webhook_key, webhook_master, with_secret
+    from api.security import tenant_named
+
+    print(spelled(webhook_key(webhook_master(with_secret(settings)), tenant_named(asked.tenant))))
+    return 0
+
+
+def manage_tenants(settings: Settings, asked: argparse.Namespace) -> int:
+    from api.service import opened_store
+
+    async def answer() -> Sequence[str]:
+        async with opened_store(settings) as store:
+            return await tenants.answer(store.terms(), asked)
+
+    print(*anyio.run(answer), sep="\n")
+    return 0
+
+
 def migrate(settings: Settings, _: argparse.Namespace) -> int:
     from api.service import opened_store
 
@@ -168,6 +187,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     issue.add_argument("--tenant", required=True, help="whom the token speaks for")
     issue.add_argument("--hours", type=_positive, default=24.0, help="how long it is valid (24)")
+    signing = add("webhook-secret", webhook_secret, "Print what a tenant's webhooks are signed with, to hand to it.")
+    signing.add_argument("--tenant", required=True, help="whose webhooks")
+    tenants.describe(add("tenants", manage_tenants, "List tenants, or set what share and how much one may have."))
     add("migrate", migrate, "Bring the database's schema up to date; `serve` does so too.")
     add("check-config", check_config, "Say whether the settings in the environment are good, and what each means.")
     store = add("weights", weights, "Fetch, list or check the weights of models known by name.")

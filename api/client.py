@@ -79,6 +79,9 @@ class Client:
                 raise Refused(str(job.error or f"The job was {job.status}."))
             await anyio.sleep(POLL_SECONDS)
 
+    async def delete(self, job_id: str) -> None:
+        _good(await self._http.delete(f"/v1/jobs/{job_id}"))
+
     async def transcript(self, job_id: str, form: str) -> str:
         return _good(await self._http.get(f"/v1/jobs/{job_id}/transcript", params={"format": form})).text
 

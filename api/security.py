@@ -65,14 +65,19 @@ class TokenReader:
         return Tenant(value)
 
 
-def issue_token(settings: AuthSettings, tenant: str, *, seconds: int) -> str:
-    """Sign a token that a ``TokenReader`` of the same settings takes. Raises ``ConfigError`` where there is none."""
-    if not _names_a_tenant(tenant):
+def tenant_named(name: str) -> Tenant:
+    """Raises ``ConfigError`` for a name that no token could carry."""
+    if not _names_a_tenant(name):
         raise ConfigError(
-            f"{tenant[:MAX_TENANT_CHARACTERS]!r} cannot name a tenant;"
+            f"{name[:MAX_TENANT_CHARACTERS]!r} cannot name a tenant;"
             f" give 1 to {MAX_TENANT_CHARACTERS} printable characters."
         )
-    named: Any = tenant
+    return Tenant(name)
+
+
+def issue_token(settings: AuthSettings, tenant: str, *, seconds: int) -> str:
+    """Sign a token that a ``TokenReader`` of the same settings takes. Raises ``ConfigError`` where there is none."""
+    named: Any = tenant_named(tenant)
     for name in reversed(settings.tenant_claim.split(".")):
         named = {name: named}
     now = int(time.time())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -32,6 +32,7 @@ from stages.scratch import scratch
 TENANT: Final = Tenant("local")
 TOKEN_SECONDS: Final = 24 * 3600
 UPLOAD_BYTES: Final = 1024 * 1024
+DELETE_SECONDS: Final = 5.0  # as long as somebody who has pressed Ctrl-C waits without pressing it again
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +62,20 @@ async def _at(address: str, settings: Settings, order: Order) -> Delivery:
     try:
         async with Client.connected(address, token) as client:
             job_id = await client.submit(order.request, order.files)
-            with _bar() as tell:
-                warnings = await client.follow(job_id, tell)
-            return Delivery(await client.transcript(job_id, order.form), warnings)
+            try:
+                return await _followed(client, job_id, order.form)
+            except anyio.get_cancelled_exc_class():  # Ctrl-C: nobody wants it any more
+                with anyio.move_on_after(DELETE_SECONDS, shield=True), suppress(Refused, httpx2.HTTPError):
+                    await client.delete(job_id)
+                raise
     except httpx2.HTTPError as error:
         raise Refused(f"The service at {address} went away ({type(error).__name__}); see its log.") from error
+
+
+async def _followed(client: Client, job_id: str, form: str) -> Delivery:
+    with _bar() as tell:
+        warnings = await client.follow(job_id, tell)
+    return Delivery(await client.transcript(job_id, form), warnings)
 
 
 async def _alone(engine: Engine, settings: Settings, order: Order) -> Delivery:
@@ -73,16 +83,19 @@ async def _alone(engine: Engine, settings: Settings, order: Order) -> Delivery:
     http = settings.http.model_copy(update={"host": "127.0.0.1", "port": 0})
     service = Service(settings.model_copy(update={"http": http}), engine)
     async with anyio.create_task_group() as group:
-        group.start_soon(end_on_signals, group.cancel_scope.cancel)
-        address = await group.start(service.run)
-        try:
-            return await _at(address, settings, order)
-        finally:
-            service.end()
-            service.end()  # at once: what an earlier run left in the queue is not waited for
-            await service.ended.wait()
-            group.cancel_scope.cancel()
-    raise KeyboardInterrupt  # the group was cancelled by a signal
+        with anyio.CancelScope() as wanted:
+            group.start_soon(end_on_signals, wanted.cancel)
+            address = await group.start(service.run)
+            try:
+                return await _at(address, settings, order)
+            finally:
+                service.end()
+                service.end()  # at once: what an earlier run left in the queue is not waited for
+                with anyio.CancelScope(shield=True):
+                    await service.ended.wait()
+                group.cancel_scope.cancel()
+        group.cancel_scope.cancel()
+    raise KeyboardInterrupt  # a signal came
 
 
 async def _once(engine: Engine, settings: Settings, order: Order) -> Delivery:
