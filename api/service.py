@@ -26,6 +26,7 @@ from quart import Quart
 
 from api import EngineFacts, Health, create_app
 from api.engine import CapabilitiesView, EngineState, RoomView, StageView
+from api.webhooks import WebhookSender
 from pipeline.chain import Chain
 from pipeline.errors import ConfigError
 from pipeline.settings import Settings
@@ -67,11 +68,12 @@ class Service:
                 room, telemetry = new_room(self.engine, self.settings), Telemetry()
                 line = chain(store.queue(), room, self.settings, telemetry)
                 _measure(telemetry, room, line)
-                app = self._app(store, room, line)
+                app, sender = self._app(store, room, line), WebhookSender(store.outbox(), self.settings)
                 try:
                     async with anyio.create_task_group() as group:
                         await group.start(self._run_chain, line)
                         group.start_soon(self._answer, app, door)
+                        group.start_soon(self._send_webhooks, sender)
                         group.start_soon(self._wind_down, line)
                         self._tell_ready(address)
                         task_status.started(address)
@@ -117,6 +119,12 @@ class Service:
         with CancelScope(shield=True):
             await hypercorn_serve(app, config, shutdown_trigger=self._door_closing.wait)
 
+    async def _send_webhooks(self, sender: WebhookSender) -> None:
+        """What is not sent by the end is in the outbox, for another replica or the next start."""
+        async with anyio.create_task_group() as group:
+            group.start_soon(_then_cancel, self._door_closing, group.cancel_scope)
+            await sender.run()
+
     async def _wind_down(self, line: Chain[Transcript]) -> None:
         await self._ending.wait()
         log.info("service-draining", grace_seconds=self.settings.shutdown.grace_seconds)
@@ -152,7 +160,7 @@ def new_room(engine: Engine, settings: Settings) -> ModelRoom:
     return ModelRoom(
         engine,
         memory_limit=settings.engine.memory_limit,
-        jobs=settings.queue.jobs_in_flight,
+        jobs=settings.queue.jobs_in_flight + settings.queue.reserved_jobs,
         tracks_per_job=settings.audio.max_tracks,
         idle_unload_seconds=settings.engine.idle_unload_seconds,
     )
