@@ -17,7 +17,6 @@ from pipeline.errors import EngineLost
 from pipeline.jobs import Job, JobRequest, JobStatus
 from pipeline.observer import Ending
 from pipeline.settings import DownloadSettings, QueueSettings, Settings
-from pipeline.store import Depth
 from pipeline.store.memory import MemoryStore
 from pipeline.transcript import Transcript
 from stages import chain
@@ -63,7 +62,7 @@ class Service:
             queue=QueueSettings(jobs_in_flight=jobs_in_flight),
             download=DownloadSettings.model_validate({"allow_networks": "127.0.0.0/8", "allow_ports": ""}),
         )
-        self.store = MemoryStore(max_attempts=1)
+        self.store = MemoryStore(settings=QueueSettings(max_attempts=1))
         self.ledger = Ledger()
         engine = MockEngine(Script(faults=FAULTS))
         self.room = ModelRoom(engine, memory_limit=2**20, jobs=jobs_in_flight, tracks_per_job=2)
@@ -209,6 +208,7 @@ async def test_a_lost_engine_ends_the_service_and_leaves_its_jobs_to_their_lease
     with pytest.raises(ExceptionGroup) as caught:
         await service.do({"media_url": web.url("/jfk.flac"), "prompt": "lost"})
     assert caught.value.subgroup(EngineLost)
-    assert await service.store.queue().depth() == Depth(pending=0, running=1)
+    health = await service.store.queue().health()
+    assert (health.pending, health.running) == (0, 1)
     assert [*service.ledger.endings.values()] == [[Ending.FORFEITED]]
     assert service.left() == []
