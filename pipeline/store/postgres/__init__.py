@@ -2,6 +2,7 @@
 
 database    the pool, and transactions in a role
 door        TenantJobs        queue   JobQueue
+outbox      Outbox            terms   Terms
 uploads     files in rows     notices word of new work
 migrations  the schema        rows    jobs out of rows
 queries     the statements of the folder ``queries``
@@ -16,12 +17,15 @@ import anyio
 from anyio.abc import TaskGroup
 
 from pipeline.jobs import Tenant
+from pipeline.settings import QueueSettings
 from pipeline.store.postgres.database import CHAIN, Database
 from pipeline.store.postgres.door import PostgresTenantJobs
 from pipeline.store.postgres.migrations import migrate
 from pipeline.store.postgres.notices import Notices
+from pipeline.store.postgres.outbox import PostgresOutbox
 from pipeline.store.postgres.queries import SQL
 from pipeline.store.postgres.queue import PostgresJobQueue
+from pipeline.store.postgres.terms import PostgresTerms
 from pipeline.store.postgres.uploads import keep_erasing
 
 __all__ = ["PostgresStore", "migrate"]
@@ -56,10 +60,16 @@ class PostgresStore:
             await self._database.close()
 
     def tenant(self, tenant: Tenant) -> PostgresTenantJobs:
-        return PostgresTenantJobs(self._database, self._notices, tenant, max_attempts=self._max_attempts)
+        return PostgresTenantJobs(self._database, self._notices, tenant, QueueSettings(max_attempts=self._max_attempts))
 
     def queue(self) -> PostgresJobQueue:
         return PostgresJobQueue(self._database, self._notices)
+
+    def outbox(self) -> PostgresOutbox:
+        return PostgresOutbox(self._database)
+
+    def terms(self) -> PostgresTerms:
+        return PostgresTerms(self._database)
 
     async def ping(self) -> str:
         version = await self._database.unit(CHAIN, lambda connection: connection.fetchval(SQL["ping"]))

@@ -30,11 +30,16 @@ class Notices:
         self._send = send
         self._news = anyio.Event()
         self._untold = anyio.Event()
+        self._cancels = anyio.Event()
 
     def ring(self) -> None:
         """There may be work: known here at once, elsewhere with the next notice."""
         self._news.set()
         self._untold.set()
+
+    def ring_cancel(self) -> None:
+        """A running job may have been cancelled or deleted."""
+        self._cancels.set()
 
     async def wait(self, seconds: float) -> None:
         """Until there is news, which may have come before the call, or for ``seconds`` ± 20 %."""

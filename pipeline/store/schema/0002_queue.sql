@@ -26,6 +26,7 @@ DROP INDEX antiphon.jobs_turn;
 CREATE INDEX jobs_head ON antiphon.jobs (tenant_id, priority DESC, seq)
     WHERE status = 'pending' AND next_attempt_at IS NULL;
 CREATE INDEX jobs_due ON antiphon.jobs (next_attempt_at) WHERE next_attempt_at IS NOT NULL;
+CREATE INDEX jobs_retrying ON antiphon.jobs (tenant_id) WHERE next_attempt_at IS NOT NULL;
 CREATE INDEX jobs_list ON antiphon.jobs (tenant_id, created_at DESC, id DESC);
 CREATE INDEX jobs_expiring ON antiphon.jobs (expires_at) WHERE expires_at IS NOT NULL;
 
@@ -182,6 +183,108 @@ BEGIN
 END $$;
 
 
+-- The processing mode of a request, found in its text: a document with \u0000 in it cannot be looked into. What a client
+-- wrote before this member has its quotes escaped, and cannot be taken for it.
+CREATE FUNCTION antiphon.mode(request json) RETURNS text
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN coalesce(substring(request::text FROM '"processing_mode": ?"(\w+)"'), 'downmix');
+
+
+-- What the door may do beyond what its policies let it. Each of these functions runs as the chain and knows the tenant
+-- from the transaction's setting alone: without one, whatever it is asked for is not there.
+
+CREATE FUNCTION antiphon.wake_own() RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT antiphon.wake(ARRAY[current_setting('app.tenant_id', true)])
+    WHERE current_setting('app.tenant_id', true) <> '';
+$$;
+
+
+-- What the job was before: 'pending', and it is cancelled; 'running', and its worker has been asked to stop; an end,
+-- and nothing has happened; or NULL, and there is none.
+CREATE FUNCTION antiphon.cancel_own(wanted uuid) RETURNS text
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    job antiphon.jobs;
+BEGIN
+    SELECT * INTO job FROM antiphon.jobs
+    WHERE id = wanted AND tenant_id = current_setting('app.tenant_id', true)
+    FOR NO KEY UPDATE;
+
+    IF job.status = 'running' THEN
+        UPDATE antiphon.jobs SET cancel_requested_at = coalesce(cancel_requested_at, now()) WHERE id = wanted;
+    ELSIF job.status = 'pending' THEN
+        UPDATE antiphon.jobs
+        SET status = 'cancelled', completed_at = now(), next_attempt_at = NULL, secrets = NULL, callback_url = NULL,
+            uploads = '{}', expires_at = now() + make_interval(secs => retention_seconds)
+        WHERE id = wanted;
+        UPDATE antiphon.uploads SET job_id = NULL, discarded = true WHERE job_id = wanted;
+        DELETE FROM antiphon.checkpoints WHERE job_id = wanted;
+        INSERT INTO antiphon.usage (job_id, tenant_id, attempt, outcome, mode, created_at)
+        VALUES (wanted, job.tenant_id, job.attempt, 'cancelled', antiphon.mode(job.request), job.created_at);
+        INSERT INTO antiphon.deliveries (tenant_id, job_id, url, status, external_id)
+        SELECT job.tenant_id, wanted, job.callback_url, 'cancelled', job.external_id
+        WHERE job.callback_url IS NOT NULL;
+    END IF;
+    RETURN job.status;
+END $$;
+
+
+-- What the job was before it was erased, or NULL: there is none. The lease goes first, as in every settling statement,
+-- so that the two wait for each other and never in a circle. 'claimed': it was, between these two steps; erasing the
+-- lease now could close the circle, so nothing has happened, and the next call finds it.
+CREATE FUNCTION antiphon.delete_own(wanted uuid) RETURNS text
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    job antiphon.jobs;
+    leased boolean;
+BEGIN
+    DELETE FROM antiphon.leases WHERE job_id = wanted AND tenant_id = current_setting('app.tenant_id', true);
+    leased := FOUND;
+    SELECT * INTO job FROM antiphon.jobs
+    WHERE id = wanted AND tenant_id = current_setting('app.tenant_id', true)
+    FOR UPDATE;
+
+    IF job.status = 'running' AND NOT leased THEN
+        RETURN 'claimed';
+    END IF;
+    IF job.status IN ('pending', 'running') THEN
+        INSERT INTO antiphon.usage (job_id, tenant_id, attempt, outcome, mode, created_at)
+        VALUES (wanted, job.tenant_id, job.attempt, 'cancelled', antiphon.mode(job.request), job.created_at);
+    END IF;
+    UPDATE antiphon.uploads SET job_id = NULL, discarded = true WHERE job_id = job.id;
+    DELETE FROM antiphon.jobs WHERE id = job.id;
+    IF leased THEN
+        PERFORM antiphon.wake_own();  -- there may be room again under the tenant's limit
+    END IF;
+    RETURN job.status;
+END $$;
+
+
+-- How many tenants are served before this one, by the turn as it is; NULL: it was never in it.
+CREATE FUNCTION antiphon.ahead_of_own() RETURNS bigint
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT (SELECT count(*) FROM antiphon.tenants AS other
+            WHERE other.ready AND (other.cost, other.tenant_id) < (own.cost, own.tenant_id))
+    FROM antiphon.tenants AS own
+    WHERE own.tenant_id = current_setting('app.tenant_id', true);
+$$;
+
+
+-- How many jobs were begun in the last five minutes, of all tenants: those that run, and those that have ended since.
+CREATE FUNCTION antiphon.begun_lately() RETURNS bigint
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT (SELECT count(*) FROM antiphon.leases WHERE claimed_at > now() - interval '5 minutes')
+         + (SELECT count(*) FROM antiphon.attempts
+            WHERE ended_at > now() - interval '5 minutes' AND started_at > now() - interval '5 minutes');
+$$;
+
+
 DO $$
 DECLARE
     name text;
@@ -199,15 +302,22 @@ BEGIN
     END LOOP;
 END $$;
 
--- Cancelling and deleting are the client's to do, also while a worker has the job: taking its lease away stops it.
-GRANT SELECT (losses, cancel_requested_at, external_id, expires_at),
-      INSERT (callback_url, external_id, retention_seconds),
-      UPDATE (status, completed_at, next_attempt_at, cancel_requested_at, secrets, callback_url, uploads, expires_at),
-      DELETE
+-- A foreign key is checked beyond all policies: without these its answer would tell whether there is such a row.
+CREATE POLICY of_own_job ON antiphon.uploads AS RESTRICTIVE FOR UPDATE TO antiphon_door
+    USING (true) WITH CHECK (job_id IS NULL OR EXISTS (SELECT FROM antiphon.jobs WHERE id = job_id));
+CREATE POLICY of_own_job ON antiphon.idempotency_keys AS RESTRICTIVE FOR INSERT TO antiphon_door
+    WITH CHECK (EXISTS (SELECT FROM antiphon.jobs WHERE id = job_id));
+CREATE POLICY of_own_upload ON antiphon.upload_chunks AS RESTRICTIVE FOR INSERT TO antiphon_door
+    WITH CHECK (EXISTS (SELECT FROM antiphon.uploads WHERE id = upload_id));
+
+-- An own number in a line that all tenants share would tell how many jobs the others send in.
+REVOKE SELECT (seq) ON antiphon.jobs FROM antiphon_door;
+
+GRANT SELECT (losses, ready_at, external_id),
+      INSERT (callback_url, external_id, retention_seconds)
     ON antiphon.jobs TO antiphon_door;
-GRANT DELETE ON antiphon.leases TO antiphon_door;
-GRANT SELECT (tenant_id, max_pending, ready), INSERT (tenant_id) ON antiphon.tenants TO antiphon_door;
-GRANT SELECT, INSERT ON antiphon.idempotency_keys TO antiphon_door;
+GRANT SELECT (tenant_id, max_pending) ON antiphon.tenants TO antiphon_door;
+GRANT SELECT, INSERT (tenant_id, key, digest, job_id) ON antiphon.idempotency_keys TO antiphon_door;
 GRANT SELECT ON antiphon.usage TO antiphon_door;
 
 GRANT DELETE ON antiphon.jobs TO antiphon_chain;
@@ -216,10 +326,17 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON antiphon.tenants, antiphon.charges, anti
 GRANT SELECT, DELETE ON antiphon.idempotency_keys TO antiphon_chain;
 GRANT SELECT, INSERT ON antiphon.usage, antiphon.delivery_tries TO antiphon_chain;
 
-REVOKE EXECUTE ON FUNCTION antiphon.wake(text[]), antiphon.turn_key(text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION antiphon.wake(text[]), antiphon.turn_key(text) TO antiphon_chain, antiphon_door;
+REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA antiphon FROM PUBLIC;
+GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA antiphon TO antiphon_chain;
+GRANT EXECUTE ON FUNCTION antiphon.wake_own(), antiphon.cancel_own(uuid), antiphon.delete_own(uuid),
+    antiphon.ahead_of_own(), antiphon.begun_lately() TO antiphon_door;
 GRANT CREATE ON SCHEMA antiphon TO antiphon_chain;  -- which an owner has to have at this moment, and never again
 ALTER FUNCTION antiphon.wake(text[]) OWNER TO antiphon_chain;
+ALTER FUNCTION antiphon.wake_own() OWNER TO antiphon_chain;
+ALTER FUNCTION antiphon.cancel_own(uuid) OWNER TO antiphon_chain;
+ALTER FUNCTION antiphon.delete_own(uuid) OWNER TO antiphon_chain;
+ALTER FUNCTION antiphon.ahead_of_own() OWNER TO antiphon_chain;
+ALTER FUNCTION antiphon.begun_lately() OWNER TO antiphon_chain;
 REVOKE CREATE ON SCHEMA antiphon FROM antiphon_chain;
 
 -- What waits already is in the turn from the start.
