@@ -168,15 +168,24 @@ class Chain(Generic[T]):
                             async for claim, first in claims:
                                 pauses, stranded = _pauses(), claim
                                 self._open[claim] = _Tally()
+                                await self._admit(claim)
                                 await outbox.send((claim, first))
                                 stranded = None
                         return
                     except Exception as error:
+                        if stranded:
+                            await self._leave(stranded, Failure(self._source.name, error), to_sink)
+                            stranded = None
                         wait = next(pauses)
                         self._observer.retrying(self._source.name, None, error, wait)
                         await anyio.sleep(wait)
-            if stranded:  # drained while it waited for the first hand
+            if stranded:  # drained before the first hand had it
                 await self._leave(stranded, Failure(self._source.name, Abandoned(Why.STOPPED)), to_sink)
+
+    async def _admit(self, claim: Claim) -> None:
+        scope = CancelScope()
+        with claim.holding(scope), scope:
+            await self._source.admit(claim)
 
     async def _work(self, tube: Tube, inbox: Inbox) -> None:
         async with inbox, tube:

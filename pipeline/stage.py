@@ -84,6 +84,9 @@ class Source(Lifecycle, ABC, Generic[Out]):
         Between taking a claim and yielding it there must be no checkpoint: what is not yielded cannot be given back.
         """
 
+    async def admit(self, claim: Claim) -> None:
+        """Wait until work on a claim that was yielded may begin. No other is asked for meanwhile."""
+
 
 class Sink(Lifecycle, ABC, Generic[In]):
     """``transient`` names errors over which the chain insists for as long as the lease holds; over others ``tries``."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
 
 import anyio
+from anyio import CancelScope
 
 from pipeline.claim import Claim
 from pipeline.jobs import JobRequest
@@ -18,10 +19,15 @@ from pipeline.stage import Source
 from pipeline.store import JobQueue
 from stages.heartbeat import Heartbeat
 from stages.scratch import remove, scratch
+from stages.tending import sweep, tend
 
 
 class Claimer(Source[JobRequest]):
-    """Holds the credit: a claim is a lease and not a thing to hoard. ``scratch_root`` is where files may be kept."""
+    """Holds the credit: a claim is a lease and not a thing to hoard. ``scratch_root`` is where files may be kept.
+
+    Beyond ``jobs_in_flight`` a few jobs are taken of tenants that have none open here. One that has lost a worker is
+    the last to be taken, begins once all others have ended, and has the replica for itself.
+    """
 
     def __init__(self, queue: JobQueue, settings: QueueSettings, scratch_root: Path) -> None:
         self._queue, self._settings, self._scratch_root = queue, settings, scratch_root
@@ -36,25 +42,60 @@ class Claimer(Source[JobRequest]):
             group.start_soon(self._heartbeat.beat, name="heartbeat")
             group.start_soon(self._heartbeat.expire, name="leases")
             group.start_soon(self._heartbeat.report, name="progress")
+            group.start_soon(tend, self._queue, name="tending")
+            group.start_soon(sweep, self._queue, name="sweep")
             yield
             group.cancel_scope.cancel()
 
     async def claims(self) -> AsyncIterator[tuple[Claim, JobRequest]]:
-        await self._queue.rescue()
         while True:
-            while len(self._open) >= self._settings.jobs_in_flight:
-                self._freed = anyio.Event()
+            self._freed = anyio.Event()  # before the queue is asked, lest a job that ends meanwhile go unnoticed
+            if not self._has_credit():
                 await self._freed.wait()
-            if claim := await self._queue.claim(replica=self._replica, lease_seconds=self._settings.lease_seconds):
-                claim.scratch = self._scratch / f"{claim.job.id}-{claim.job.attempt}"
+            elif claim := await self._claim():
+                claim.scratch = self._scratch / f"{claim.job.id}-{claim.token}"  # a job given back may be here twice
                 claim.resources.callback(self._free, claim)
                 claim.resources.push_async_callback(remove, claim.scratch)
                 self._heartbeat.watch(claim)
                 self._open.add(claim)
                 yield claim, claim.job.request
             else:
-                await self._queue.work(poll_seconds=self._settings.poll_seconds)
+                await _first(self._freed.wait, self._work)
+
+    async def admit(self, claim: Claim) -> None:
+        """Hold back a job that has lost a worker until nothing is left here that could be lost with it."""
+        if not claim.job.losses:
+            return
+        while len(self._open) > 1:
+            self._freed = anyio.Event()
+            await self._freed.wait()
+        await self._queue.begin(claim)
+
+    def _has_credit(self) -> bool:
+        most = self._settings.jobs_in_flight + self._settings.reserved_jobs
+        return len(self._open) < most and not any(claim.job.losses for claim in self._open)
+
+    async def _claim(self) -> Claim | None:
+        full = len(self._open) >= self._settings.jobs_in_flight
+        besides = {claim.job.tenant for claim in self._open} if full else ()
+        lease = self._settings.lease_seconds
+        return await self._queue.claim(replica=self._replica, lease_seconds=lease, besides=besides)
+
+    async def _work(self) -> None:
+        await self._queue.work(poll_seconds=self._settings.poll_seconds)
 
     def _free(self, claim: Claim) -> None:
         self._open.discard(claim)
         self._freed.set()
+
+
+async def _first(*waits: Callable[[], Awaitable[object]]) -> None:
+    """Wait until one of them returns."""
+
+    async def wait(one: Callable[[], Awaitable[object]], scope: CancelScope) -> None:
+        await one()
+        scope.cancel()
+
+    async with anyio.create_task_group() as group:
+        for one in waits:
+            group.start_soon(wait, one, group.cancel_scope)

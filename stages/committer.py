@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from pipeline.claim import Abandoned, Claim, Failure, Why
@@ -11,6 +12,7 @@ from pipeline.settings import QueueSettings
 from pipeline.stage import Sink
 from pipeline.store import Fenced, JobQueue, Unavailable
 from pipeline.transcript import Transcript
+from stages.checkpoints import save
 
 
 class Committer(Sink[Transcript]):
@@ -28,17 +30,28 @@ class Committer(Sink[Transcript]):
             elif isinstance(item.error, Abandoned) and item.error.why is Why.CANCELLED:
                 await self._queue.cancel(claim)
             elif isinstance(item.error, Abandoned | Unavailable):  # our doing, not the recording's
+                await self._save(claim)
                 await self._queue.give_back(claim)
             else:
-                problem = Problem.of(item.error, stage=item.stage, attempt=claim.job.attempt)
-                await self._queue.fail(claim, problem, retry_in=self._retry_in(claim) if problem.retryable else None)
+                await self._fail(claim, Problem.of(item.error, stage=item.stage, attempt=claim.job.attempt))
         except Fenced:
             claim.abandon(Why.LEASE_LOST)
             raise
 
+    async def _fail(self, claim: Claim, problem: Problem) -> None:
+        if problem.retryable:
+            await self._save(claim)
+        await self._queue.fail(claim, problem, retry_in=self._retry_in(claim) if problem.retryable else None)
+
+    async def _save(self, claim: Claim) -> None:
+        """Spare the next attempt what the engine has said. Whether this one may write at all, its end will tell."""
+        with suppress(Fenced, Unavailable):
+            await save(self._queue, claim)
+
     def _retry_in(self, claim: Claim) -> float:
         """Seconds to the next attempt, doubling, ± 20 % so that jobs that failed together do not return together."""
-        return self._settings.retry_seconds * 2.0 ** (claim.job.attempt - 1) * random.uniform(0.8, 1.2)  # noqa: S311 -- jitter
+        failures = claim.job.attempt - claim.job.losses
+        return self._settings.retry_seconds * 2.0 ** (failures - 1) * random.uniform(0.8, 1.2)  # noqa: S311 -- jitter
 
 
 def _usage(claim: Claim, transcript: Transcript) -> Usage:

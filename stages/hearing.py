@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from pipeline.claim import Claim
 from stages.answers import Answer
+from stages.checkpoints import Checkpoints, Read
 from stages.engines import Draft, Options, Window, WindowError
 from stages.engines.room import Asker, ModelRoom
 from stages.messages import Bleed
@@ -24,10 +26,15 @@ SHORTEST_SECONDS: Final = 4.0
 
 @dataclass(frozen=True, slots=True)
 class Hearing:
-    """The windows of one track are asked for in the room, at these temperatures and ``without`` these stretches."""
+    """The windows of one track are asked for in the room, at these temperatures and ``without`` these stretches.
+
+    What an earlier attempt was told of a window is taken from the ``checkpoints``.
+    """
 
     room: ModelRoom
-    asker: Asker
+    checkpoints: Checkpoints
+    claim: Claim
+    track: str
     spool: Spool
     without: Sequence[Bleed]
     temperatures: tuple[float, ...]
@@ -56,10 +63,13 @@ class Hearing:
         return heard if whole.read.dropped else [answer.with_language_of(draft) for answer in heard]
 
     async def _ask(self, window: SpeechWindow, options: Options) -> Draft | WindowError:
-        async def samples() -> Window:
+        async def read() -> Window:
             return Window(await window.samples(self.spool, self.without), options)
 
-        return await self.room.ask(samples, self.asker)
+        async def ask(read: Read) -> Draft | WindowError:
+            return await self.room.ask(read, Asker.of(self.claim, self.track))
+
+        return await self.checkpoints.answer(self.claim, read, ask)
 
 
 def _lacks_something(whole: Answer) -> bool:

@@ -38,13 +38,15 @@ class Heartbeat:
         claim.resources.callback(self._forget, claim)
 
     async def beat(self) -> None:
-        """Renew all leases, for ever. The answer is the truth: a claim that does not come back is lost."""
+        """Renew all leases, for ever, and at once when one may have been cancelled.
+
+        The answer is the truth: a claim that does not come back is lost.
+        """
         while True:
-            await anyio.sleep(self._settings.heartbeat_seconds)
+            with anyio.move_on_after(self._settings.heartbeat_seconds):
+                await self._queue.cancels()
             try:
                 await self._renew()
-                if rescued := await self._queue.rescue():
-                    log.warning("leases-rescued", jobs=rescued)
             except Unavailable as error:
                 log.warning("heartbeat-missed", error=str(error))
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable
-from contextlib import AbstractAsyncContextManager, aclosing
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from contextlib import aclosing, asynccontextmanager
 
 import anyio
 from anyio import Semaphore
@@ -15,8 +14,9 @@ from pipeline.settings import AudioSettings
 from pipeline.stage import Map
 from stages.answers import Answers, passed_on
 from stages.bleed import own_speech, whose
+from stages.checkpoints import Checkpoints
 from stages.engines import Options
-from stages.engines.room import Asker, ModelRoom
+from stages.engines.room import ModelRoom
 from stages.hearing import Hearing
 from stages.messages import TrackAudio, TrackTranscript
 from stages.readings import QUALITIES
@@ -26,11 +26,13 @@ from stages.windows import SpeechWindow, windows
 
 
 class Transcriber(Map[TrackAudio, TrackTranscript]):
-    def __init__(self, room: ModelRoom, settings: AudioSettings) -> None:
-        self._room, self._settings = room, settings
+    def __init__(self, room: ModelRoom, settings: AudioSettings, checkpoints: Checkpoints) -> None:
+        self._room, self._settings, self._checkpoints = room, settings, checkpoints
 
-    def running(self) -> AbstractAsyncContextManager[Any]:
-        return self._room.open()
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        async with self._room.open(), self._checkpoints.running():
+            yield
 
     async def handle(self, claim: Claim, item: TrackAudio) -> TrackTranscript:
         """Errors of the audio and of the engine make the track a failed one; only the Interleaver fails the job."""
@@ -73,7 +75,9 @@ class Transcriber(Map[TrackAudio, TrackTranscript]):
     ) -> None:
         item, window = answers.item, answers.windows[n]
         temperatures = QUALITIES[claim.job.request.quality].temperatures
-        hearing = Hearing(self._room, Asker.of(claim, item.track.id), item.spool, answers.left_out, temperatures)
+        hearing = Hearing(
+            self._room, self._checkpoints, claim, item.track.id, item.spool, answers.left_out, temperatures
+        )
         answers.given[n] = await hearing.of(window, options)
         _advance(claim, item, window.passed)
         if place:

@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 
+from pipeline.claim import Claim
 from stages.engines import CancelFlag, Draft, WindowError
 from stages.engines.fairness import Entry
 
@@ -16,6 +17,7 @@ from stages.engines.fairness import Entry
 class Ask(Entry):
     """One window on its way through the room. ``batch`` is the one that carries it, once it is picked."""
 
+    claim: Claim | None = None
     item: Any = None
     batch: Batch | None = None
     lanes_lost: int = 0
@@ -39,7 +41,10 @@ class Batch:
             ask.batch = self
 
     def charge(self, seconds: float) -> None:
-        """Shared by its windows in proportion to what they were expected to take."""
+        """Shared by its windows in proportion to what they were expected to take, also by those nobody waits for."""
         cost = sum(ask.cost for ask in self.asks)
         for ask in self.asks:
-            ask.seconds += seconds * ask.cost / cost
+            share = seconds * ask.cost / cost
+            ask.seconds += share
+            if ask.claim:
+                ask.claim.engine_seconds += share

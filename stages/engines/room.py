@@ -43,18 +43,18 @@ are tried. Where they fit no better than before, a batch in 33 is run in vain.""
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """On whose behalf a window is asked for. ``weight``: the tenant's share beside that of others."""
+    """On whose behalf a window is asked for; its engine seconds are charged to ``claim``. ``weight``: its tenant's."""
 
     tenant: Tenant
     job: UUID
     track: str
     priority: int = 0
     weight: float = 1.0
+    claim: Claim | None = None
 
     @classmethod
     def of(cls, claim: Claim, track: str) -> Asker:
-        job = claim.job
-        return cls(job.tenant, job.id, track, PRIORITIES[job.request.priority])
+        return cls(claim.job.tenant, claim.job.id, track, PRIORITIES[claim.job.request.priority], claim.weight, claim)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +144,7 @@ class ModelRoom:
         A window that is still to be read is read when there is room for it: what waits holds no samples.
         """
         account = self._accounts.of(asker.tenant, asker.weight)
-        ask = Ask(account=account, job=asker.job, priority=asker.priority)
+        ask = Ask(account=account, job=asker.job, priority=asker.priority, claim=asker.claim)
         with self._rest.awake():
             try:
                 self._door.add(ask, current_time())

@@ -15,7 +15,7 @@ from pipeline.store import Fenced, Unavailable
 from pipeline.store.memory import MemoryJobQueue, MemoryStore
 from pipeline.transcript import EngineInfo, Notice, Track, Transcript
 from stages.committer import Committer
-from tests.conformance.store_suite.making import ACME, claim, nothing_ready, submit
+from tests.conformance.store_suite.making import ACME, claim, submit
 
 SETTINGS = QueueSettings(retry_seconds=10.0)
 
@@ -130,12 +130,24 @@ async def test_an_error_that_may_pass_is_tried_again_after_pauses_that_double(
         job = await now(store, taken)
         assert (job.status, job.last_error and job.last_error.detail) == (JobStatus.PENDING, error.detail)
         clock.now += 0.79 * pause
-        assert await nothing_ready(store)
+        assert (await store.queue().tend()).due == 0
         clock.now += 0.42 * pause
+        assert (await store.queue().tend()).due == 1
         attempt = await claim(store)
     await committer.settle(attempt, Failure("downloader", error))
     job = await now(store, taken)
     assert (job.status, job.error and job.error.attempt) == (JobStatus.FAILED, 3)
+
+
+async def test_workers_that_were_lost_do_not_lengthen_the_pause(
+    store: MemoryStore, committer: Committer, taken: Claim, clock: Clock
+) -> None:
+    await store.queue().void_leases()
+    attempt = await claim(store)
+    assert (attempt.job.attempt, attempt.job.losses) == (2, 1)
+    await committer.settle(attempt, Failure("downloader", MediaUnreachable("The server answered 503.")))
+    clock.now += 12.1
+    assert (await store.queue().tend()).due == 1
 
 
 async def test_jobs_that_failed_together_do_not_return_together(store: MemoryStore, committer: Committer) -> None:

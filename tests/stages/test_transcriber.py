@@ -15,13 +15,11 @@ from hypothesis import strategies as st
 
 from pipeline.claim import Claim
 from pipeline.jobs import Job, Progress
-from pipeline.settings import AudioSettings
 from stages.engines import CancelFlag, Draft, Options, Window, WindowError
 from stages.engines.mock import MockEngine, Prepared, Script
 from stages.messages import Bleed
 from stages.readings import is_made_up
 from stages.spool import SAMPLE_RATE
-from stages.transcriber import Transcriber
 from stages.voice import floats
 from tests.stages.asking import ACME
 from tests.stages.transcribing import (
@@ -36,6 +34,7 @@ from tests.stages.transcribing import (
     spooled,
     stretch,
     transcribed,
+    transcriber,
 )
 from tests.stages.waiting import until
 
@@ -204,7 +203,7 @@ async def test_windows_of_two_tracks_share_a_batch(claim: Claim, tmp_path: Path,
     batches: list[set[str | None]] = []
     gate = threading.Event()
     room = room_of(Watched(Script(max_batch=4)))
-    stage = Transcriber(room, AudioSettings())
+    stage = transcriber(room)
     async with stage.running(), anyio.create_task_group() as group:
         group.start_soon(room.ask, Window(floats(pause(1)), Options(language="en")), ACME)
         await until(lambda: bool(batches))

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from pipeline.claim import Claim
 from pipeline.errors import JobError
-from pipeline.settings import AudioSettings
+from pipeline.settings import AudioSettings, QueueSettings
+from pipeline.store.memory import MemoryStore
 from pipeline.transcript import Notice, Track
+from stages.checkpoints import Checkpoints
 from stages.engines import CancelFlag, Draft, DraftWord, Options, Window, WindowError
 from stages.engines.mock import MockEngine, Prepared, Script
 from stages.engines.room import ModelRoom
@@ -94,7 +96,7 @@ async def transcribed(claim: Claim, engine: MockEngine, track: TrackAudio) -> Tr
 
 async def side_by_side(claim: Claim, engine: MockEngine, *tracks: TrackAudio) -> list[TrackTranscript]:
     """The tracks of one job, all at the same time."""
-    stage = Transcriber(room_of(engine), AudioSettings())
+    stage = transcriber(room_of(engine))
     heard: dict[int, TrackTranscript] = {}
 
     async def hear(n: int) -> None:
@@ -104,6 +106,11 @@ async def side_by_side(claim: Claim, engine: MockEngine, *tracks: TrackAudio) ->
         for n in range(len(tracks)):
             group.start_soon(hear, n)
     return [heard[n] for n in range(len(tracks))]
+
+
+def transcriber(room: ModelRoom, store: MemoryStore | None = None, queue: QueueSettings | None = None) -> Transcriber:
+    checkpoints = Checkpoints((store or MemoryStore()).queue(), queue or QueueSettings(), room.engine.info)
+    return Transcriber(room, AudioSettings(), checkpoints)
 
 
 def room_of(engine: MockEngine) -> ModelRoom:
