@@ -131,7 +131,7 @@ class Cluster:
             )
         while guard.poll() is None and time.monotonic() < give_up_at:
             found = postmaster.read(self._data)
-            if found and found.ready and found.port == port:
+            if found and found.ready and found.port == port and _answers(port):  # see dsn
                 return True
             time.sleep(POLL_SECONDS)
         self._dismiss(guard)
