@@ -56,7 +56,7 @@ async def test_the_members_of_a_job_are_those_of_the_contract(client: Client) ->
         *("completed_at", "attempt", "max_attempts", "next_attempt_at", "progress", "error", "last_error", "warnings"),
         *("result", "usage", "links"),
     }
-    assert set(schemas["Links"]["properties"]) == {"self", "transcript"}
+    assert set(schemas["Links"]["properties"]) == {"self", "transcript", "cancel"}
     assert set(schemas["ProblemView"]["properties"]) == {
         *("type", "title", "status", "detail", "instance", "code", "retryable", "request_id", "errors")
     }

@@ -32,9 +32,10 @@ async def problem_of(answer: Any) -> ProblemView:
         ("GET", "/", "not-found", None),
         ("GET", "/static/x", "not-found", None),
         ("GET", "/v1/jobs/", "not-found", None),
-        ("GET", "/v1/jobs", "method-not-allowed", "POST"),
-        ("OPTIONS", "/v1/jobs", "method-not-allowed", "POST"),
-        ("BREW", "/v1/jobs", "method-not-allowed", "POST"),
+        ("GET", "/v1/jobs/7/cancel", "not-found", None),
+        ("PUT", "/v1/jobs", "method-not-allowed", "GET, HEAD, POST"),
+        ("OPTIONS", "/v1/jobs", "method-not-allowed", "GET, HEAD, POST"),
+        ("BREW", "/v1/queue", "method-not-allowed", "GET, HEAD"),
         ("POST", "/livez", "method-not-allowed", "GET, HEAD"),
     ],
 )

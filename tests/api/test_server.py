@@ -14,9 +14,10 @@ from hypercorn.asyncio import serve
 from hypercorn.config import Config
 from quart import Quart
 
+from pipeline.jobs import JobRequest, Tenant
 from pipeline.settings import DownloadSettings, Settings
 from pipeline.store.memory import MemoryStore
-from tests.api.visiting import bearer, door
+from tests.api.visiting import URL, bearer, door
 
 UPLOAD = b'--cut\r\nContent-Disposition: form-data; name="file"\r\n\r\n'
 HANDSHAKE = {"Upgrade": "websocket", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}
@@ -116,3 +117,13 @@ async def test_a_websocket_is_closed_before_it_opens(app: Quart) -> None:
     async with served(app) as port, await anyio.connect_tcp("127.0.0.1", port) as client:
         await client.send(request("GET", "/v1/jobs", Connection="Upgrade", **HANDSHAKE))
         assert (await everything(client)).startswith(b"HTTP/1.1 403 ")
+
+
+async def test_an_answer_without_a_body_has_no_type_and_no_length(app: Quart, store: MemoryStore) -> None:
+    job = await store.tenant(Tenant("acme")).submit(JobRequest(media_url=URL))
+    async with served(app) as port, await anyio.connect_tcp("127.0.0.1", port) as client:
+        await client.send(request("DELETE", f"/v1/jobs/{job.id}", **bearer(), Connection="close"))
+        head = (await everything(client)).lower()
+    assert head.startswith(b"http/1.1 204 ")
+    assert head.endswith(b"\r\n\r\n")
+    assert b"content-" not in head.replace(b"x-content-", b"")

@@ -13,8 +13,9 @@ from quart import Quart
 
 from api import EngineFacts
 from api.schemas import JobView
-from pipeline.jobs import JobRequest
+from pipeline.jobs import JobRequest, Tenant
 from pipeline.settings import Settings
+from pipeline.store import TenantTerms
 from pipeline.store.memory import MemoryStore
 from tests.api.visiting import FACTS, URL, Client, bearer, door
 
@@ -38,7 +39,7 @@ async def test_a_job_is_accepted_and_says_where_it_will_be(submit: Callable[...,
 async def test_secrets_reach_the_chain_and_nobody_else(submit: Callable[..., Any], store: MemoryStore) -> None:
     url, headers = f"{URL}?X-Amz-Signature=hush", {"Authorization": "Bearer hush-too"}
     with structlog.testing.capture_logs() as logs:
-        answer = await submit(media_url=url, media_headers=headers)
+        answer = await submit(media_url=url, media_headers=headers, callback_url=f"{URL}?key=hush-three")
     assert (await answer.get_json())["media_url"] == URL
     assert "hush" not in (await answer.get_data()).decode() + str(logs)
     claim = await store.queue().claim(replica="test", lease_seconds=60)
@@ -72,6 +73,7 @@ async def test_the_trace_of_the_request_travels_with_the_job(client: Client, sto
         ({"metadata": {"a": ["b", "\0"], "\0": 1}}, ["/metadata/a/1", "/metadata"]),
         ({"metadata": {"a": float("inf")}}, ["/metadata/a"]),
         ({"retention_seconds": -1}, ["/retention_seconds"]),
+        ({"retention_seconds": 2**31}, ["/retention_seconds"]),
         ({"media_headers": {"X": "a\r\nHost: b"}}, ["/media_headers/X"]),
         ({"media_headers": {"X Y": "a", "hOsT": "b", "Content-Length": "1"}},
          ["/media_headers/X Y", "/media_headers/hOsT", "/media_headers/Content-Length"]),
@@ -116,8 +118,6 @@ async def test_bounds_are_told_as_whole_numbers(submit: Callable[..., Any]) -> N
 @pytest.mark.parametrize(
     ("asked", "pointer"),
     [
-        ({"callback_url": "https://app.test/hook"}, "/callback_url"),
-        ({"retention_seconds": 60}, "/retention_seconds"),
         ({"target_language": "de"}, "/target_language"),
         ({"language": "ja"}, "/language"),
         ({"processing_mode": "multitrack", "tracks": [{"index": 1}, {"index": 0, "language": "ja"}]},
@@ -183,23 +183,30 @@ async def test_every_quality_is_taken(submit: Callable[..., Any], quality: str) 
     assert (await submit(quality=quality)).status_code == 202
 
 
-async def test_an_idempotency_key_is_refused_and_not_ignored(client: Client) -> None:
-    headers = bearer(**{"Idempotency-Key": "k"})
-    answer = await client.post("/v1/jobs", headers=headers, json={"media_url": URL})
-    assert (await answer.get_json())["code"] == "capability-unsupported"
-
-
 @pytest.mark.parametrize(
     "url", ["", "ftp://media.test/a", "https://user:hush@media.test/a", "http://127.0.0.1/a", "a b"]
 )
-async def test_an_address_that_may_not_be_fetched_is_refused_in_one_wording(
-    submit: Callable[..., Any], url: str
+@pytest.mark.parametrize("member", ["media_url", "callback_url"])
+async def test_an_address_that_may_not_be_reached_is_refused_in_one_wording(
+    submit: Callable[..., Any], url: str, member: str
 ) -> None:
-    body = await (await submit(media_url=url)).get_json()
+    body = await (await submit(**{member: url})).get_json()
     other = await (await submit(media_url="file:///etc/passwd")).get_json()
     assert (body["status"], body["code"]) == (422, "url-not-allowed")
     assert body["detail"] == other["detail"]
-    assert body["errors"] == [{"pointer": "/media_url", "detail": body["detail"]}]
+    assert body["errors"] == [{"pointer": f"/{member}", "detail": body["detail"]}]
+
+
+async def test_a_tenant_with_as_much_as_it_may_have_is_told_to_wait(
+    submit: Callable[..., Any], store: MemoryStore
+) -> None:
+    await store.terms().set(TenantTerms(Tenant("acme"), max_pending=1))
+    assert (await submit()).status_code == 202
+    answer = await submit()
+    body = await answer.get_json()
+    assert (answer.status_code, body["code"], body["retryable"]) == (429, "quota-exceeded", True)
+    assert int(answer.headers["Retry-After"]) > 0
+    assert (await submit("globex")).status_code == 202
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from anyio.streams.tls import TLSListener
 class Asked:
     path: str
     headers: dict[str, str]
+    body: bytes = b""
 
 
 Answer = Callable[[ByteStream, Asked], Awaitable[None]]
@@ -36,12 +37,15 @@ class Web:
         # A client that hangs up is what many tests are about.
         with suppress(anyio.BrokenResourceError, anyio.EndOfStream, anyio.ClosedResourceError):
             async with stream:
-                head = b""
-                while b"\r\n\r\n" not in head:
-                    head += await stream.receive()
-                first, *fields = head.decode("latin-1").split("\r\n\r\n")[0].split("\r\n")
-                pairs = (line.split(": ", 1) for line in fields)
-                asked = Asked(first.split(" ")[1], {name.lower(): value for name, value in pairs})
+                received = b""
+                while b"\r\n\r\n" not in received:
+                    received += await stream.receive()
+                head, _, body = received.partition(b"\r\n\r\n")
+                first, *fields = head.decode("latin-1").split("\r\n")
+                headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in fields)}
+                while len(body) < int(headers.get("content-length", 0)):
+                    body += await stream.receive()
+                asked = Asked(first.split(" ")[1], headers, body)
                 self.asked.append(asked)
                 await self.answers[asked.path.partition("?")[0]](stream, asked)
 
