@@ -205,7 +205,7 @@ def engine_state(room: ModelRoom, line: Chain[Transcript], settings: Settings, r
 async def opened_store(settings: Settings) -> AsyncIterator[PostgresStore]:
     """The configured PostgreSQL, or the embedded one; its schema up to date."""
     database = settings.database
-    new_store = partial(PostgresStore, pool_size=database.pool_size, max_attempts=settings.queue.max_attempts)
+    new_store = partial(PostgresStore, pool_size=database.pool_size, settings=settings.queue)
     if database.dsn is not None:
         dsn = database.dsn.get_secret_value()
         direct = database.direct_dsn.get_secret_value() if database.direct_dsn else None

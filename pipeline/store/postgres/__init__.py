@@ -1,10 +1,12 @@
 """The store on PostgreSQL.
 
 database    the pool, and transactions in a role
-door        TenantJobs        queue   JobQueue
-outbox      Outbox            terms   Terms
-uploads     files in rows     notices word of new work
-migrations  the schema        rows    jobs out of rows
+door        TenantJobs        queue    JobQueue
+outbox      Outbox            terms    Terms
+turn        claims            ends     of attempts
+tending     rescue and sweep  notices  word of work and of cancels
+uploads     files in rows     rows     jobs out of rows
+migrations  the schema
 queries     the statements of the folder ``queries``
 """
 
@@ -34,10 +36,12 @@ __all__ = ["PostgresStore", "migrate"]
 class PostgresStore:
     """Expects the schema to be up to date (``migrate``). ``direct_dsn``: past the transaction pooler, for LISTEN."""
 
-    def __init__(self, dsn: str, direct_dsn: str | None = None, *, pool_size: int = 10, max_attempts: int = 3) -> None:
+    def __init__(
+        self, dsn: str, direct_dsn: str | None = None, *, pool_size: int = 10, settings: QueueSettings | None = None
+    ) -> None:
         self._database = Database(dsn, pool_size=pool_size, pooled=direct_dsn is not None)
         self._notices = Notices(direct_dsn or dsn, self._tell)
-        self._max_attempts = max_attempts
+        self._settings = settings or QueueSettings()
         self._tasks: TaskGroup | None = None
 
     async def __aenter__(self) -> Self:
@@ -60,10 +64,10 @@ class PostgresStore:
             await self._database.close()
 
     def tenant(self, tenant: Tenant) -> PostgresTenantJobs:
-        return PostgresTenantJobs(self._database, self._notices, tenant, QueueSettings(max_attempts=self._max_attempts))
+        return PostgresTenantJobs(self._database, self._notices, tenant, self._settings)
 
     def queue(self) -> PostgresJobQueue:
-        return PostgresJobQueue(self._database, self._notices)
+        return PostgresJobQueue(self._database, self._notices, self._settings)
 
     def outbox(self) -> PostgresOutbox:
         return PostgresOutbox(self._database)
@@ -75,5 +79,5 @@ class PostgresStore:
         version = await self._database.unit(CHAIN, lambda connection: connection.fetchval(SQL["ping"]))
         return f"PostgreSQL {version}"
 
-    async def _tell(self) -> None:
-        await self._database.unit(CHAIN, lambda connection: connection.execute(SQL["ring"]))
+    async def _tell(self, channel: str) -> None:
+        await self._database.unit(CHAIN, lambda connection: connection.execute(SQL["ring"], channel))

@@ -80,6 +80,7 @@ class Role:
 
 
 CHAIN: Final = Role("antiphon_chain")
+LOGIN: Final = Role("none")  # nobody else: no row is seen, and what the server tells a login of its own connections is
 
 
 def door(tenant: Tenant) -> Role:

@@ -2,111 +2,151 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import replace
 from uuid import UUID, uuid4
 
+from asyncpg import Record
+
 from pipeline.claim import Claim
-from pipeline.jobs import Problem, Usage
-from pipeline.store import Fenced, Renewal
+from pipeline.jobs import Problem, Tenant, Usage
+from pipeline.settings import QueueSettings
+from pipeline.store import Fenced, QueueHealth, Renewal, Swept, Tended
 from pipeline.store.postgres import uploads as files
 from pipeline.store.postgres.database import CHAIN, Connection, Database
+from pipeline.store.postgres.ends import End, settle
 from pipeline.store.postgres.notices import Notices
 from pipeline.store.postgres.queries import SQL
-from pipeline.store.postgres.rows import NOTICES, TRACE, job_of, read
-from pipeline.store.rules import ORPHAN_SECONDS, Secrets, unite, worker_lost
+from pipeline.store.postgres.rows import TRACE, job_of, read
+from pipeline.store.postgres.tending import Tending
+from pipeline.store.postgres.turn import Taker, next_tenant, take
+from pipeline.store.rules import Secrets, unite
 from pipeline.transcript import Transcript
 
 
 class PostgresJobQueue:
-    def __init__(self, database: Database, notices: Notices) -> None:
-        self._database, self._notices = database, notices
+    def __init__(self, database: Database, notices: Notices, settings: QueueSettings) -> None:
+        self._database, self._notices, self._settings = database, notices, settings
+        self._tending = Tending(database, settings)
 
-    async def claim(self, *, replica: str, lease_seconds: float) -> Claim | None:
-        token = uuid4()
-        # Not durable: a claim lost in a crash of the server is a lease that nobody has, and its token is refused.
-        row = await self._database.unit(
-            CHAIN, lambda c: c.fetchrow(SQL["claim"], token, replica, lease_seconds), durable=False
-        )
-        if row is None:
-            return None
-        job = job_of(row)
-        job = replace(job, request=unite(job.request, read(Secrets, row["secrets"])))
-        return Claim(job, token=token, trace=TRACE.validate_json(row["trace"]), progress=job.progress)
+    async def claim(self, *, replica: str, lease_seconds: float, besides: Collection[Tenant] = ()) -> Claim | None:
+        """A transaction a tenant, so that one holds no two: whoever turns out to have no work has left the turn."""
+        taker = Taker(uuid4(), replica, lease_seconds, self._settings.max_running)
+        passed = list(besides)
+
+        async def serve(connection: Connection) -> tuple[Tenant | None, Record | None]:
+            if (tenant := await next_tenant(connection, passed)) is None:
+                return None, None
+            return tenant, await take(connection, taker, tenant)
+
+        while True:
+            # Not durable: a claim lost in a crash of the server is a lease that nobody has, and its token is refused.
+            tenant, row = await self._database.unit(CHAIN, serve, durable=False)
+            if row is not None:
+                return _claim_of(row, taker.token)
+            if tenant is None:
+                return None
+            passed.append(tenant)
+
+    async def begin(self, claim: Claim) -> None:
+        if not await self._database.unit(CHAIN, lambda c: c.fetchval(SQL["begin"], claim.job.id, claim.token)):
+            raise Fenced
 
     async def renew(self, claims: Sequence[Claim], *, lease_seconds: float) -> Renewal:
         jobs, tokens = _keys(claims)
         rows = await self._database.unit(
             CHAIN, lambda c: c.fetch(SQL["renew"], jobs, tokens, lease_seconds), durable=False
         )
-        return Renewal(kept=frozenset(row["token"] for row in rows), cancelled=frozenset())
+        cancelled = frozenset(row["token"] for row in rows if row["cancelled"])
+        return Renewal(kept=frozenset(row["token"] for row in rows) - cancelled, cancelled=cancelled)
 
     async def report(self, claims: Sequence[Claim]) -> None:
         jobs, tokens = _keys(claims)
         progress = [claim.progress.model_dump_json() for claim in claims]
         await self._database.unit(CHAIN, lambda c: c.execute(SQL["report"], jobs, tokens, progress), durable=False)
 
+    async def keep(self, claim: Claim, drafts: Mapping[bytes, str]) -> None:
+        job_id = claim.job.id
+
+        async def keep(connection: Connection) -> bool:
+            if not await connection.fetchval(SQL["hold"], job_id, claim.token):
+                return False
+            await connection.execute(SQL["keep"], job_id, claim.job.tenant, list(drafts), list(drafts.values()))
+            return True
+
+        if not await self._database.unit(CHAIN, keep):
+            raise Fenced
+
+    async def kept(self, claim: Claim) -> Mapping[bytes, str]:
+        rows = await self._database.unit(CHAIN, lambda c: c.fetch(SQL["kept"], claim.job.id))
+        return {row["asked"]: row["draft"] for row in rows}
+
     async def commit(self, claim: Claim, transcript: Transcript, usage: Usage) -> None:
-        await self._settle(
-            claim,
-            "commit",
-            "completed",
-            claim.progress.at("committing", 1.0).model_dump_json(),
-            transcript.model_dump_json(),
-            usage.model_dump_json(),
-            NOTICES.dump_json(transcript.warnings).decode(),
-        )
+        await self._settle(claim, End.of(claim, "completed", transcript=transcript, usage=usage))
 
     async def fail(self, claim: Claim, problem: Problem, *, retry_in: float | None) -> None:
-        values = ("failed", problem.model_dump_json(), retry_in, claim.progress.model_dump_json())
-        await self._settle(claim, "fail", "failed", *values)
+        await self._settle(claim, End.of(claim, "failed", problem=problem, retry_in=retry_in))
 
     async def give_back(self, claim: Claim) -> None:
-        await self._settle(claim, "give_back", "given back", claim.progress.model_dump_json())
-        self._notices.ring()
+        await self._settle(claim, End.of(claim, "given back"))
 
     async def cancel(self, claim: Claim) -> None:
-        await self._settle(claim, "cancel", "cancelled", claim.progress.model_dump_json())
+        await self._settle(claim, End.of(claim, "cancelled"))
 
-    async def rescue(self) -> int:
-        await self._database.unit(CHAIN, lambda c: c.execute(SQL["discard_orphans"], ORPHAN_SECONDS))
-        return await self._rescue(every=False)
+    async def tend(self) -> Tended:
+        tended = await self._tending.tend()
+        if tended != Tended():
+            self._notices.ring()
+        return tended
+
+    async def sweep(self) -> Swept:
+        swept = await self._tending.sweep()
+        if swept.repaired:
+            self._notices.ring()
+        return swept
 
     async def void_leases(self) -> int:
-        return await self._rescue(every=True)
+        voided = await self._tending.rescue(every=True)
+        self._notices.ring()
+        return voided
 
     async def work(self, *, poll_seconds: float) -> None:
         await self._notices.wait(poll_seconds)
 
+    async def cancels(self) -> None:
+        await self._notices.wait_cancel()
+
     def read_upload(self, claim: Claim, upload: UUID) -> AsyncIterator[bytes]:
         return files.send(self._database, claim, upload)
 
-    async def _settle(self, claim: Claim, name: str, outcome: str, *values: object) -> None:
+    async def health(self) -> QueueHealth:
+        return await self._tending.health()
+
+    async def _settle(self, claim: Claim, end: End) -> None:
         """End the attempt, unless its lease is gone: then it must have ended in this very way, or is ``Fenced``."""
 
-        async def settle(connection: Connection) -> bool:
-            ended = await connection.fetchval(SQL[name], claim.job.id, claim.token, *values)
-            return bool(ended or await connection.fetchval(SQL["settled"], claim.token, outcome))
+        async def act(connection: Connection) -> bool:
+            tenant = await settle(connection, claim.job.id, claim.token, end, self._settings)
+            if tenant is None:
+                return bool(await connection.fetchval(SQL["settled"], claim.token, end.outcome))
+            await connection.execute(SQL["wake"], [tenant])
+            return True
 
-        if not await self._database.unit(CHAIN, settle):
+        if not await self._database.unit(CHAIN, act):
             raise Fenced
+        self._notices.ring()  # its tenant may have room again, or the job be ready
 
-    async def _rescue(self, *, every: bool) -> int:
-        """A lost worker is a failed attempt that is tried again at once; batches keep the transactions short."""
 
-        async def rescue(connection: Connection) -> int:
-            leases = await connection.fetch(SQL["expired"], every)
-            for lease in leases:
-                problem = worker_lost(lease["attempt"], last=lease["attempt"] >= lease["max_attempts"])
-                values = ("lost", problem.model_dump_json(), 0.0, None)
-                await connection.execute(SQL["fail"], lease["job_id"], lease["token"], *values)
-            return len(leases)
-
-        rescued = 0
-        while batch := await self._database.unit(CHAIN, rescue):
-            rescued += batch
-            self._notices.ring()
-        return rescued
+def _claim_of(row: Record, token: UUID) -> Claim:
+    job = job_of(row)
+    return Claim(
+        replace(job, request=unite(job.request, read(Secrets, row["secrets"]))),
+        token=token,
+        weight=row["weight"],
+        resumes=row["resumes"],
+        trace=TRACE.validate_json(row["trace"]),
+        progress=job.progress,
+    )
 
 
 def _keys(claims: Sequence[Claim]) -> tuple[list[UUID], list[UUID]]:

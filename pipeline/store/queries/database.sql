@@ -9,7 +9,7 @@ SELECT set_config('role', $1, true), set_config('app.tenant_id', $2, true), set_
 SELECT split_part(current_setting('server_version'), ' ', 1);
 
 -- name: ring
-SELECT pg_notify('antiphon_work', '');
+SELECT pg_notify($1, '');
 
 -- name: wake
 SELECT antiphon.wake($1);

@@ -1,116 +1,186 @@
--- The chain's face: who took a job, who has it, and how it ended.
+-- The chain's face: whose turn it is, who has a job, and how it ended.
 --
--- A settling statement begins by deleting the lease that goes with its token. No row: no lease, and nothing else of
--- the statement happens either, since all of it hangs on that row. This is the fence.
+-- A transaction locks first and reads in a later statement, which sees all that was committed before it had the lock.
+
+-- name: turn
+-- Whose turn it is: of those that are ready, none of $1, the tenant that has cost least. Its row is the lock of a claim.
+SELECT tenant_id FROM antiphon.tenants
+WHERE ready AND tenant_id <> ALL ($1)
+ORDER BY cost, tenant_id
+LIMIT 1
+FOR NO KEY UPDATE SKIP LOCKED;
+
+-- name: await_turn
+-- The same where other claims hold all that are ready.
+SELECT tenant_id FROM antiphon.tenants
+WHERE ready AND tenant_id <> ALL ($1)
+ORDER BY cost, tenant_id
+LIMIT 1
+FOR NO KEY UPDATE;
+
+-- name: limit_waiting
+SELECT set_config('lock_timeout', $1, true);
 
 -- name: claim
--- Who is served next: the highest priority, and then whoever came first.
-WITH next AS MATERIALIZED (
+-- Of the tenant $1, whose turn it is: take in what its jobs have really cost, and claim its head job if it may run one
+-- more than it does. Always one row; id is NULL where nothing was claimed. spent: it has to leave the turn.
+WITH charged AS (
+    DELETE FROM antiphon.charges WHERE tenant_id = $1 RETURNING delta, seconds
+), terms AS (
+    SELECT weight, coalesce(max_running, $5) AS max_running,
+        -- A fifth of the newest jobs in what is usual: five or so make it forget the first guess.
+        usual_seconds + 0.2 * coalesce((SELECT avg(seconds) FROM charged) - usual_seconds, 0) AS usual_seconds,
+        coalesce((SELECT sum(delta) FROM charged), 0) AS delta
+    FROM antiphon.tenants WHERE tenant_id = $1
+), room AS MATERIALIZED (
+    SELECT CASE WHEN max_running IS NOT NULL
+        THEN max_running - (SELECT count(*) FROM antiphon.leases WHERE tenant_id = $1) END AS places  -- NULL: any number
+    FROM terms
+), head AS MATERIALIZED (
     SELECT id FROM antiphon.jobs
-    WHERE status = 'pending' AND (next_attempt_at IS NULL OR next_attempt_at <= now())
+    WHERE tenant_id = $1 AND status = 'pending' AND next_attempt_at IS NULL
+        AND coalesce((SELECT places FROM room) > 0, true)
     ORDER BY priority DESC, seq
     LIMIT 1
     FOR UPDATE SKIP LOCKED
+), tenant AS (
+    UPDATE antiphon.tenants
+    SET usual_seconds = terms.usual_seconds,
+        cost = cost + delta / terms.weight + CASE WHEN head.id IS NULL THEN 0 ELSE terms.usual_seconds / terms.weight END
+    FROM terms LEFT JOIN head ON true WHERE tenant_id = $1
 ), job AS (
     UPDATE antiphon.jobs
-    SET status = 'running', attempt = attempt + 1, started_at = now(), next_attempt_at = NULL
-    FROM next WHERE jobs.id = next.id
+    SET status = 'running', attempt = attempt + 1, started_at = now()
+    FROM head WHERE jobs.id = head.id
     RETURNING jobs.*
 ), lease AS (
-    INSERT INTO antiphon.leases (job_id, token, tenant_id, replica, lease_until, progress)
-    SELECT id, $1, tenant_id, $2, now() + make_interval(secs => $3), progress FROM job
+    INSERT INTO antiphon.leases
+        (job_id, token, tenant_id, replica, lease_until, progress, waits, charged, waited_seconds)
+    SELECT id, $2, tenant_id, $3, now() + make_interval(secs => $4), progress, losses > 0, usual_seconds,
+        extract(epoch FROM now() - ready_at)
+    FROM job, terms
 )
-SELECT * FROM job;
+SELECT job.*, weight,
+    EXISTS (SELECT FROM antiphon.checkpoints WHERE job_id = job.id) AS resumes,
+    coalesce(places <= 1, false) OR NOT EXISTS (
+        SELECT FROM antiphon.jobs
+        WHERE tenant_id = $1 AND status = 'pending' AND next_attempt_at IS NULL AND jobs.id IS DISTINCT FROM job.id
+    ) AS spent
+FROM terms CROSS JOIN room LEFT JOIN job ON true;
+
+-- name: lock_turn
+-- Tried, and never waited for: whoever holds it shared is about to give this tenant work, or room for it.
+SELECT pg_try_advisory_xact_lock(antiphon.turn_key($1));
+
+-- name: leave_turn
+UPDATE antiphon.tenants SET ready = false
+WHERE tenant_id = $1 AND (
+    coalesce((SELECT count(*) FROM antiphon.leases WHERE tenant_id = $1) >= coalesce(max_running, $2), false)
+    OR NOT EXISTS (
+        SELECT FROM antiphon.jobs WHERE tenant_id = $1 AND status = 'pending' AND next_attempt_at IS NULL));
+
+-- name: begin
+UPDATE antiphon.leases SET waits = false WHERE job_id = $1 AND token = $2 RETURNING true;
 
 -- name: renew
 UPDATE antiphon.leases SET lease_until = now() + make_interval(secs => $3)
-FROM unnest($1::uuid[], $2::uuid[]) AS held (job_id, token)
+FROM unnest($1::uuid[], $2::uuid[]) AS held (job_id, token) JOIN antiphon.jobs ON jobs.id = held.job_id
 WHERE leases.job_id = held.job_id AND leases.token = held.token
-RETURNING leases.token;
+RETURNING leases.token, cancel_requested_at IS NOT NULL AS cancelled;
 
 -- name: report
 UPDATE antiphon.leases SET progress = held.progress
 FROM unnest($1::uuid[], $2::uuid[], $3::jsonb[]) AS held (job_id, token, progress)
 WHERE leases.job_id = held.job_id AND leases.token = held.token;
 
--- name: commit
+-- name: hold
+-- The lease stays until the end of this transaction. Heartbeats do not wait for that, and settling does.
+SELECT true FROM antiphon.leases WHERE job_id = $1 AND token = $2 FOR KEY SHARE;
+
+-- name: keep
+INSERT INTO antiphon.checkpoints (job_id, tenant_id, asked, draft)
+SELECT $1, $2, asked, draft FROM unnest($3::bytea[], $4::json[]) AS said (asked, draft)
+ON CONFLICT (job_id, asked) DO UPDATE SET draft = excluded.draft;
+
+-- name: kept
+SELECT asked, draft FROM antiphon.checkpoints WHERE job_id = $1;
+
+-- name: settle
+-- $1 job, $2 token, $3 how the attempt ended, $4 progress or NULL for what the lease knows, $5 problem, $6 seconds until
+-- the next attempt or NULL for none, $7 losses at which a job fails, $8 engine seconds or NULL where nobody knows,
+-- $9 transcript, $10 its warnings, $11 its usage, $12 its model.
+--
+-- It begins by deleting the lease that goes with the token, and all else hangs on that row. This is the fence. The lease
+-- is locked before the job, as by everybody who locks both: a deletion that met it half way would wait in a circle.
 WITH lease AS (
     DELETE FROM antiphon.leases WHERE job_id = $1 AND token = $2 RETURNING *
-), attempt AS (
-    INSERT INTO antiphon.attempts (token, job_id, tenant_id, replica, started_at, outcome)
-    SELECT token, job_id, tenant_id, replica, claimed_at, 'completed' FROM lease
-), transcript AS (
+), job AS MATERIALIZED (
+    -- Locked, and so as the last request to cancel it has left it.
+    SELECT jobs.*, lease.token, lease.replica, lease.claimed_at, lease.waited_seconds, lease.charged,
+        coalesce($4, lease.progress) AS reached,
+        CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled'
+            WHEN $3 = 'lost' AND lease.waits THEN 'given back'  -- it was never begun
+            ELSE $3 END AS outcome
+    FROM antiphon.jobs JOIN lease ON jobs.id = lease.job_id
+    FOR UPDATE OF jobs
+), fate AS MATERIALIZED (
+    SELECT job.*, CASE outcome
+        WHEN 'given back' THEN 'pending'
+        WHEN 'lost' THEN CASE WHEN losses + 1 < $7 THEN 'pending' ELSE 'failed' END
+        WHEN 'failed' THEN CASE WHEN $6::float8 IS NOT NULL AND attempt - losses < max_attempts
+            THEN 'pending' ELSE 'failed' END
+        ELSE outcome END AS next
+    FROM job
+), ended AS (
+    SELECT * FROM fate WHERE next <> 'pending'
+), again AS (
+    UPDATE antiphon.jobs
+    SET status = 'pending', started_at = NULL, ready_at = now(), progress = jsonb_set(reached, '{stage}', '"pending"'),
+        attempt = fate.attempt - (outcome = 'given back')::int, losses = fate.losses + (outcome = 'lost')::int,
+        last_error = CASE WHEN outcome = 'given back' THEN fate.last_error ELSE $5 END,
+        next_attempt_at = CASE WHEN outcome = 'failed' AND $6 > 0 THEN now() + make_interval(secs => $6) END
+    FROM fate WHERE jobs.id = fate.id AND next = 'pending'
+), over AS (
+    UPDATE antiphon.jobs
+    SET status = next, completed_at = now(), losses = ended.losses + (outcome = 'lost')::int,
+        progress = reached || CASE next WHEN 'completed' THEN '{"stage": "committing", "fraction": 1.0}'::jsonb ELSE '{}' END,
+        error = CASE next WHEN 'failed' THEN $5 END, usage = CASE next WHEN 'completed' THEN $11::json END,
+        warnings = CASE next WHEN 'completed' THEN $10 ELSE ended.warnings END,
+        expires_at = now() + make_interval(secs => ended.retention_seconds),
+        secrets = NULL, callback_url = NULL, uploads = '{}'
+    FROM ended WHERE jobs.id = ended.id
+), attempted AS (
+    INSERT INTO antiphon.attempts
+        (token, job_id, tenant_id, replica, started_at, outcome, problem, waited_seconds)
+    SELECT token, id, tenant_id, replica, claimed_at, outcome,
+        CASE WHEN outcome IN ('failed', 'lost') THEN $5 END, waited_seconds
+    FROM fate
+), charge AS (
+    INSERT INTO antiphon.charges (tenant_id, delta, seconds) SELECT tenant_id, $8 - charged, $8 FROM fate WHERE $8 IS NOT NULL
+), said AS (
     INSERT INTO antiphon.transcripts (job_id, tenant_id, transcript)
-    SELECT job_id, tenant_id, $4 FROM lease
-), upload AS (
-    UPDATE antiphon.uploads SET job_id = NULL, discarded = true FROM lease WHERE uploads.job_id = lease.job_id
+    SELECT id, tenant_id, $9 FROM ended WHERE next = 'completed'
+), used AS (
+    INSERT INTO antiphon.usage
+        (job_id, tenant_id, attempt, outcome, mode, model, created_at, media_seconds, track_seconds, speech_seconds,
+        processing_seconds, engine_seconds)
+    SELECT id, tenant_id, attempt, next, antiphon.mode(request), CASE next WHEN 'completed' THEN $12 END, created_at,
+        coalesce(media_seconds, 0), coalesce(track_seconds, 0), coalesce(speech_seconds, 0),
+        coalesce(processing_seconds, 0), coalesce($8, 0)
+    FROM ended LEFT JOIN json_to_record($11::json) AS seconds (
+        media_seconds float8, track_seconds float8, speech_seconds float8, processing_seconds float8)
+        ON next = 'completed'
+), told AS (
+    INSERT INTO antiphon.deliveries (tenant_id, job_id, url, status, external_id)
+    SELECT tenant_id, id, callback_url, next, external_id FROM ended WHERE callback_url IS NOT NULL
+), files AS (
+    UPDATE antiphon.uploads SET job_id = NULL, discarded = true FROM ended WHERE uploads.job_id = ended.id
+), checkpoints AS (
+    DELETE FROM antiphon.checkpoints USING ended WHERE checkpoints.job_id = ended.id
 )
-UPDATE antiphon.jobs
-SET status = 'completed', completed_at = now(), progress = $3, usage = $5, warnings = $6, secrets = NULL, uploads = '{}'
-FROM lease WHERE jobs.id = lease.job_id
-RETURNING jobs.id;
-
--- name: fail
--- $3 outcome, $4 problem, $5 seconds until the next attempt or NULL for none, $6 progress or NULL for the lease's.
-WITH lease AS (
-    DELETE FROM antiphon.leases WHERE job_id = $1 AND token = $2 RETURNING *
-), attempt AS (
-    INSERT INTO antiphon.attempts (token, job_id, tenant_id, replica, started_at, outcome, problem)
-    SELECT token, job_id, tenant_id, replica, claimed_at, $3, $4 FROM lease
-), fate AS (
-    SELECT lease.job_id, coalesce($6, lease.progress) AS progress,
-        $5::float8 IS NOT NULL AND attempt < max_attempts AS again
-    FROM lease JOIN antiphon.jobs ON jobs.id = lease.job_id
-), upload AS (
-    UPDATE antiphon.uploads SET job_id = NULL, discarded = true
-    FROM fate WHERE uploads.job_id = fate.job_id AND NOT again
-), retried AS (
-    UPDATE antiphon.jobs
-    SET status = 'pending', started_at = NULL, next_attempt_at = now() + make_interval(secs => $5), last_error = $4,
-        progress = jsonb_set(fate.progress, '{stage}', '"pending"')
-    FROM fate WHERE jobs.id = fate.job_id AND again
-), failed AS (
-    UPDATE antiphon.jobs
-    SET status = 'failed', completed_at = now(), error = $4, progress = fate.progress, secrets = NULL, uploads = '{}'
-    FROM fate WHERE jobs.id = fate.job_id AND NOT again
-)
-SELECT job_id FROM fate;
-
--- name: give_back
-WITH lease AS (
-    DELETE FROM antiphon.leases WHERE job_id = $1 AND token = $2 RETURNING *
-), attempt AS (
-    INSERT INTO antiphon.attempts (token, job_id, tenant_id, replica, started_at, outcome)
-    SELECT token, job_id, tenant_id, replica, claimed_at, 'given back' FROM lease
-)
-UPDATE antiphon.jobs
-SET status = 'pending', started_at = NULL, attempt = attempt - 1, progress = jsonb_set($3, '{stage}', '"pending"')
-FROM lease WHERE jobs.id = lease.job_id
-RETURNING jobs.id;
-
--- name: cancel
-WITH lease AS (
-    DELETE FROM antiphon.leases WHERE job_id = $1 AND token = $2 RETURNING *
-), attempt AS (
-    INSERT INTO antiphon.attempts (token, job_id, tenant_id, replica, started_at, outcome)
-    SELECT token, job_id, tenant_id, replica, claimed_at, 'cancelled' FROM lease
-), upload AS (
-    UPDATE antiphon.uploads SET job_id = NULL, discarded = true FROM lease WHERE uploads.job_id = lease.job_id
-)
-UPDATE antiphon.jobs
-SET status = 'cancelled', completed_at = now(), progress = $3, secrets = NULL, uploads = '{}'
-FROM lease WHERE jobs.id = lease.job_id
-RETURNING jobs.id;
+SELECT tenant_id FROM fate;
 
 -- name: settled
--- Whether an attempt has ended already, and in this very way.
-SELECT true FROM antiphon.attempts WHERE token = $1 AND outcome = $2;
-
--- name: expired
--- $1: all leases, run out or not. Those that another replica rescues at this moment are left to it.
-SELECT leases.job_id, token, attempt, max_attempts
-FROM antiphon.leases JOIN antiphon.jobs ON jobs.id = leases.job_id
-WHERE $1 OR lease_until <= now()
-ORDER BY lease_until
-LIMIT 500
-FOR UPDATE OF leases SKIP LOCKED;
+-- Whether an attempt has ended already, and in this very way – or as its client wished, which was stronger.
+SELECT true FROM antiphon.attempts JOIN antiphon.jobs ON jobs.id = job_id
+WHERE token = $1 AND (outcome = $2 OR (outcome = 'cancelled' AND cancel_requested_at IS NOT NULL));
