@@ -13,7 +13,19 @@ from hypothesis import strategies as st
 from pipeline.settings import QueueSettings
 from pipeline.store.memory import MemoryStore
 from tests.conformance.store_suite import *  # noqa: F403  # the suite
-from tests.conformance.store_suite.making import ACME, LEASE, PROBLEM, Everything, PassTime, claim, submit
+from tests.conformance.store_suite.making import (
+    ACME,
+    LEASE,
+    PROBLEM,
+    Books,
+    Everything,
+    OpenStore,
+    PassTime,
+    Tried,
+    Used,
+    claim,
+    submit,
+)
 
 
 class Clock:
@@ -49,6 +61,28 @@ def everything(store: MemoryStore) -> Everything:
         return repr((store.rows, store.files, store.keys, store.usage, store.deliveries))
 
     return show
+
+
+@pytest.fixture
+def open_store(clock: Clock) -> OpenStore:
+    return lambda settings: MemoryStore(settings=settings, clock=clock)
+
+
+class MemoryBooks:
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+
+    async def usage(self) -> list[Used]:
+        return [Used(*(getattr(row, name) for name in Used.__slots__)) for row in self._store.usage.values()]
+
+    async def tries(self) -> list[Tried]:
+        deliveries = self._store.deliveries.values()
+        return [Tried(row.job, each.number, each.status, each.error) for row in deliveries for each in row.log]
+
+
+@pytest.fixture
+def books(store: MemoryStore) -> Books:
+    return MemoryBooks(store)
 
 
 ACTIONS = ("advance", "report", "fail", "give_back", "lose")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
 from uuid import UUID
 
 import pytest
@@ -11,11 +13,46 @@ import pytest
 from pipeline.claim import Claim
 from pipeline.errors import MediaUnreachable
 from pipeline.jobs import Job, JobRequest, Problem, Tenant, Usage
-from pipeline.store import JobQueue, Store
+from pipeline.settings import QueueSettings
+from pipeline.store import Delivery, JobQueue, Store
 from pipeline.transcript import EngineInfo, Notice, Segment, Transcript
 
 PassTime = Callable[[float], Awaitable[None]]
 Everything = Callable[[], Awaitable[str]]
+OpenStore = Callable[[QueueSettings], AbstractAsyncContextManager[Store]]
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """A row of usage."""
+
+    job: UUID
+    tenant: str
+    attempt: int
+    outcome: str
+    mode: str
+    model: str | None
+    media_seconds: float
+    engine_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """A row of the delivery log."""
+
+    job: UUID
+    number: int
+    status: int | None
+    error: str | None
+
+
+class Books(Protocol):
+    """What the store writes down and none of its faces reads yet."""
+
+    async def usage(self) -> list[Used]: ...
+
+    async def tries(self) -> list[Tried]: ...
+
 
 ACME, GLOBEX = Tenant("acme"), Tenant("globex")
 LEASE = 60.0
@@ -66,6 +103,17 @@ async def claim(store: Store, *, replica: str = "one", lease: float = LEASE) -> 
     taken = await store.queue().claim(replica=replica, lease_seconds=lease)
     assert taken is not None
     return taken
+
+
+async def begun(store: Store) -> Claim:
+    """The next job, already running alone if it has to."""
+    taken = await claim(store)
+    await store.queue().begin(taken)
+    return taken
+
+
+async def due(store: Store, *, limit: int = 100) -> Sequence[Delivery]:
+    return await store.outbox().due(limit=limit, lease_seconds=LEASE)
 
 
 async def nothing_ready(store: Store) -> bool:
