@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
 from itertools import count
 from urllib.parse import urlsplit
 
@@ -12,6 +13,7 @@ from anyio.from_thread import start_blocking_portal
 
 from pipeline.store.embedded import EmbeddedPostgres
 from pipeline.store.postgres import PostgresStore, migrate
+from tests.conformance.store_suite.making import Books, OpenStore, PassTime, Tried, Used
 
 # Not a superuser, whom row-level security does not bind.
 LOGIN = "CREATE ROLE service LOGIN CREATEROLE PASSWORD 'service'"
@@ -80,3 +82,63 @@ async def dsn(server: str, admin: asyncpg.Connection[asyncpg.Record]) -> AsyncIt
 async def store(dsn: str) -> AsyncIterator[PostgresStore]:
     async with PostgresStore(dsn) as store:
         yield store
+
+
+DATED = [
+    ("leases", "lease_until"),
+    ("jobs", "next_attempt_at"),
+    ("jobs", "ready_at"),
+    ("jobs", "expires_at"),
+    ("uploads", "touched_at"),
+    ("idempotency_keys", "created_at"),
+    ("deliveries", "created_at"),
+    ("deliveries", "next_try_at"),
+    ("leases", "claimed_at"),
+    ("attempts", "started_at"),
+    ("attempts", "ended_at"),
+    ("usage", "ended_at"),
+]
+
+
+@pytest.fixture
+def pass_time(admin: asyncpg.Connection[asyncpg.Record]) -> PassTime:
+    """The server's clock stays; what the queue goes by moves into the past."""
+
+    async def age(seconds: float) -> None:
+        for table, column in DATED:
+            statement = f"UPDATE antiphon.{table} SET {column} = {column} - $1::interval"
+            await admin.execute(statement, timedelta(seconds=seconds))
+
+    return age
+
+
+@pytest.fixture
+def open_store(dsn: str) -> OpenStore:
+    return lambda settings: PostgresStore(dsn, settings=settings)
+
+
+class PostgresBooks:
+    def __init__(self, admin: asyncpg.Connection[asyncpg.Record]) -> None:
+        self._admin = admin
+
+    async def usage(self) -> list[Used]:
+        rows = await self._admin.fetch("SELECT * FROM antiphon.usage ORDER BY ended_at")
+        return [
+            Used(**{name: row[f"{name}_id" if name in ("job", "tenant") else name] for name in Used.__slots__})
+            for row in rows
+        ]
+
+    async def tries(self) -> list[Tried]:
+        rows = await self._admin.fetch(
+            """
+            SELECT job_id, number, tries.status, error
+            FROM antiphon.delivery_tries AS tries JOIN antiphon.deliveries ON deliveries.id = delivery_id
+            ORDER BY tried_at
+            """
+        )
+        return [Tried(*row) for row in rows]
+
+
+@pytest.fixture
+def books(admin: asyncpg.Connection[asyncpg.Record]) -> Books:
+    return PostgresBooks(admin)

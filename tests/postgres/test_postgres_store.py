@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
 
 import anyio
 import asyncpg
@@ -21,36 +20,12 @@ from tests.conformance.store_suite.making import (
     TRANSCRIPT,
     USAGE,
     Everything,
-    PassTime,
     claim,
     submit,
     upload,
 )
 
 pytestmark = pytest.mark.postgres
-
-DATED = [
-    ("leases", "lease_until"),
-    ("jobs", "next_attempt_at"),
-    ("jobs", "ready_at"),
-    ("jobs", "expires_at"),
-    ("uploads", "touched_at"),
-    ("idempotency_keys", "created_at"),
-    ("deliveries", "created_at"),
-    ("deliveries", "next_try_at"),
-]
-
-
-@pytest.fixture
-def pass_time(admin: asyncpg.Connection[asyncpg.Record]) -> PassTime:
-    """The server's clock stays; everything that was dated moves into the past."""
-
-    async def age(seconds: float) -> None:
-        for table, column in DATED:
-            statement = f"UPDATE antiphon.{table} SET {column} = {column} - $1::interval"
-            await admin.execute(statement, timedelta(seconds=seconds))
-
-    return age
 
 
 @pytest.fixture
