@@ -68,7 +68,7 @@ async def test_a_deleted_job_is_gone_in_every_state(
     answer = await client.delete(path, headers=bearer())
     assert (answer.status_code, await answer.get_data()) == (204, b"")
     for method, place in (("GET", path), ("GET", f"{path}/transcript"), ("POST", f"{path}/cancel"), ("DELETE", path)):
-        assert (await client.open(place, method=method, headers=bearer())).status_code == 404
+        assert (await client.open(place, method=method, headers=bearer(), json=None)).status_code == 404
     assert await (await client.get("/v1/jobs", headers=bearer())).get_json() == {"items": [], "next_cursor": None}
     if claim:
         with pytest.raises(Fenced):
@@ -89,7 +89,7 @@ async def test_jobs_of_others_are_neither_cancelled_nor_erased(
     foreign = await job_of(await submit("globex"))
     bodies = []
     for path in (foreign, f"/v1/jobs/{uuid4()}", "/v1/jobs/7"):
-        answer = await client.open(path + leaf, method=method, headers=bearer("acme"))
+        answer = await client.open(path + leaf, method=method, headers=bearer("acme"), json=None)
         assert answer.status_code == 404
         body = await answer.get_json()
         bodies.append({name: told for name, told in body.items() if name not in ("instance", "request_id")})

@@ -59,7 +59,7 @@ async def test_the_same_submit_is_answered_as_the_first_time_also_when_its_job_h
 async def test_what_opens_doors_and_what_goes_without_saying_is_not_compared(
     client: Client, store: MemoryStore, again: dict[str, Any]
 ) -> None:
-    before = {"media_url": f"{URL}?X-Amz-Signature=one", "metadata": {"a": 1, "b": {"x": 1, "y": 2}}}
+    before: dict[str, Any] = {"media_url": f"{URL}?X-Amz-Signature=one", "metadata": {"a": 1, "b": {"x": 1, "y": 2}}}
     assert await is_replay(await send(client, **before), await send(client, **{**before, **again}))
     assert len(store.rows) == 1
 
@@ -77,7 +77,7 @@ async def test_what_opens_doors_and_what_goes_without_saying_is_not_compared(
 async def test_another_request_with_a_key_of_before_is_refused(
     client: Client, store: MemoryStore, other: dict[str, Any]
 ) -> None:
-    before = {"callback_url": "https://app.test/hook?key=1", "metadata": {"a": 1}}
+    before: dict[str, Any] = {"callback_url": "https://app.test/hook?key=1", "metadata": {"a": 1}}
     await send(client, **before)
     answer = await send(client, **{**before, **other})
     body = await answer.get_json()

@@ -11,21 +11,21 @@ from pipeline.store.memory import MemoryStore
 from tests.api.visiting import Client, bearer, complete, make_segment, make_transcript
 
 
-async def listed(client: Client, tenant: str = "acme", **query: object) -> dict[str, Any]:
+async def listed(client: Client, tenant: str = "acme", **query: Any) -> dict[str, Any]:
     asked = "&".join(f"{name}={quote(str(value))}" for name, value in query.items())
     answer = await client.get(f"/v1/jobs?{asked}", headers=bearer(tenant))
     assert answer.status_code == 200, await answer.get_data()
     return dict(await answer.get_json())
 
 
-async def pages(client: Client, **query: object) -> list[list[str]]:
+async def pages(client: Client, **query: Any) -> list[list[str]]:
     """The ids of every page, by following cursors."""
-    found, cursor = [], None
-    while True:
-        page = await listed(client, **query, **({"cursor": cursor} if cursor else {}))
+    page = await listed(client, **query)
+    found = [[job["id"] for job in page["items"]]]
+    while page["next_cursor"]:
+        page = await listed(client, **query, cursor=page["next_cursor"])
         found.append([job["id"] for job in page["items"]])
-        if (cursor := page["next_cursor"]) is None:
-            return found
+    return found
 
 
 async def ids(submit: Callable[..., Any], count: int, **asked: object) -> list[str]:
