@@ -40,12 +40,15 @@ class PostgresStore:
         self, dsn: str, direct_dsn: str | None = None, *, pool_size: int = 10, settings: QueueSettings | None = None
     ) -> None:
         self._database = Database(dsn, pool_size=pool_size, pooled=direct_dsn is not None)
+        # For heartbeats alone: leases are kept though all others wait for a connection.
+        self._beats = Database(dsn, pool_size=1, pooled=direct_dsn is not None)
         self._notices = Notices(direct_dsn or dsn, self._tell)
         self._settings = settings or QueueSettings()
         self._tasks: TaskGroup | None = None
 
     async def __aenter__(self) -> Self:
         await self._database.open()
+        await self._beats.open()
         self._tasks = await anyio.create_task_group().__aenter__()
         self._tasks.start_soon(self._notices.listen)
         self._tasks.start_soon(self._notices.tell)
@@ -61,13 +64,14 @@ class PostgresStore:
             # Not given the error: a task group would wrap it, and it is not the tasks' own.
             await self._tasks.__aexit__(None, None, None)
         finally:
+            await self._beats.close()
             await self._database.close()
 
     def tenant(self, tenant: Tenant) -> PostgresTenantJobs:
         return PostgresTenantJobs(self._database, self._notices, tenant, self._settings)
 
     def queue(self) -> PostgresJobQueue:
-        return PostgresJobQueue(self._database, self._notices, self._settings)
+        return PostgresJobQueue(self._database, self._beats, self._notices, self._settings)
 
     def outbox(self) -> PostgresOutbox:
         return PostgresOutbox(self._database)

@@ -25,8 +25,10 @@ from pipeline.transcript import Transcript
 
 
 class PostgresJobQueue:
-    def __init__(self, database: Database, notices: Notices, settings: QueueSettings) -> None:
-        self._database, self._notices, self._settings = database, notices, settings
+    """``beats``: connections of their own for heartbeats, which must not wait behind anything."""
+
+    def __init__(self, database: Database, beats: Database, notices: Notices, settings: QueueSettings) -> None:
+        self._database, self._beats, self._notices, self._settings = database, beats, notices, settings
         self._tending = Tending(database, settings)
 
     async def claim(self, *, replica: str, lease_seconds: float, besides: Collection[Tenant] = ()) -> Claim | None:
@@ -54,7 +56,7 @@ class PostgresJobQueue:
 
     async def renew(self, claims: Sequence[Claim], *, lease_seconds: float) -> Renewal:
         jobs, tokens = _keys(claims)
-        rows = await self._database.unit(
+        rows = await self._beats.unit(
             CHAIN, lambda c: c.fetch(SQL["renew"], jobs, tokens, lease_seconds), durable=False
         )
         cancelled = frozenset(row["token"] for row in rows if row["cancelled"])
