@@ -88,6 +88,7 @@ DATED = [
     ("leases", "lease_until"),
     ("jobs", "next_attempt_at"),
     ("jobs", "ready_at"),
+    ("jobs", "completed_at"),
     ("jobs", "expires_at"),
     ("uploads", "touched_at"),
     ("idempotency_keys", "created_at"),
@@ -96,7 +97,6 @@ DATED = [
     ("leases", "claimed_at"),
     ("attempts", "started_at"),
     ("attempts", "ended_at"),
-    ("usage", "ended_at"),
 ]
 
 

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from statistics import quantiles
 from typing import Final
 
+from pipeline.jobs import JobStatus
 from pipeline.store import QueueHealth
-from pipeline.store.memory.rows import Attempt, Lease
+from pipeline.store.memory.rows import Attempt, JobRow, Lease
 from pipeline.store.memory.tables import Tables
 
 LATELY: Final = 300.0  # seconds
@@ -22,8 +23,7 @@ def health(tables: Tables) -> QueueHealth:
     now, rows = tables.now(), list(tables.rows.values())
     ready = [row.ready_at for row in rows if row.claimable]
     leases = [row.lease for row in rows if row.lease]
-    ended = [attempt for row in rows for attempt in row.attempts.values() if attempt.ended_at > now - LATELY]
-    failed = [used for used in tables.usage.values() if used.outcome == "failed" and used.ended_at > now - LATELY]
+    ended = [(row, attempt) for row in rows for attempt in row.attempts.values() if attempt.ended_at > now - LATELY]
     begun = list(_begun(tables))
     half, most = _percentiles(sorted(each.waited_seconds for each in begun))
     return QueueHealth(
@@ -34,9 +34,9 @@ def health(tables: Tables) -> QueueHealth:
         oldest_seconds=now - min(ready, default=now),
         late_seconds=max((now - lease.until for lease in leases if lease.until < now), default=0.0),
         started=len(begun),
-        retried=sum(attempt.outcome == "failed" for attempt in ended) - len(failed),
-        lost=sum(attempt.outcome == "lost" for attempt in ended),
-        failed=len(failed),
+        retried=sum(attempt.outcome == "failed" and not _for_good(row, attempt) for row, attempt in ended),
+        lost=sum(attempt.outcome == "lost" for _, attempt in ended),
+        failed=sum(_for_good(row, attempt) for row, attempt in ended),
         wait_seconds_p50=half,
         wait_seconds_p99=most,
         oldest_snapshot_seconds=0.0,
@@ -50,6 +50,11 @@ def _begun(tables: Tables) -> Iterator[Lease | Attempt]:
         if row.lease and row.lease.claimed_at > since:
             yield row.lease
         yield from (attempt for attempt in row.attempts.values() if attempt.claimed_at > since)
+
+
+def _for_good(row: JobRow, attempt: Attempt) -> bool:
+    """Whether this attempt was the one that its job failed with."""
+    return row.job.status is JobStatus.FAILED and attempt is list(row.attempts.values())[-1]
 
 
 def _percentiles(waits: list[float]) -> tuple[float, float]:

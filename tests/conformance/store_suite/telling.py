@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -34,9 +35,9 @@ HOOK = f"https://app.test/hook?key={SECRET}"
 OUTCOMES = {"commit": "completed", "fail": "failed", "cancel": "cancelled"}
 
 
-async def told(store: Store, **changes: object) -> Delivery:
+async def told(store: Store) -> Delivery:
     """The delivery of a job that was cancelled at the door."""
-    job = await submit(store, callback_url=HOOK, **changes)
+    job = await submit(store, callback_url=HOOK)
     await store.tenant(ACME).cancel(job.id)
     (delivery,) = await due(store)
     return delivery
@@ -98,7 +99,12 @@ class TestTheOutbox:
         (second,) = await due(store)
 
         assert (second.id, second.tries) == (first.id, 2)
-        assert (second.url, second.body) == (first.url, first.body)
+
+    async def test_a_delivery_says_the_same_at_every_try(self, store: Store) -> None:
+        first = await told(store)
+        await store.outbox().tried(first, seconds=0.5, status=503, error=None, retry_in=0.0)
+
+        assert await due(store) == [replace(first, tries=2)]
 
     async def test_a_failed_try_is_repeated_after_its_pause(self, store: Store, pass_time: PassTime) -> None:
         first = await told(store)
