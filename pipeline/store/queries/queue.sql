@@ -1,6 +1,8 @@
 -- The chain's face: whose turn it is, who has a job, and how it ended.
 --
 -- A transaction locks first and reads in a later statement, which sees all that was committed before it had the lock.
+-- Whether there is a job to claim is always asked in the order of their index: to EXISTS the planner may answer by
+-- reading all jobs, since most tenants have one among the first.
 
 -- name: turn
 -- Whose turn it is: of those that are ready, none of $1, the tenant that has cost least. Its row is the lock of a claim.
@@ -62,10 +64,11 @@ WITH charged AS (
 )
 SELECT job.*, weight,
     EXISTS (SELECT FROM antiphon.checkpoints WHERE job_id = job.id) AS resumes,
-    coalesce(places <= 1, false) OR NOT EXISTS (
-        SELECT FROM antiphon.jobs
+    coalesce(places <= 1, false) OR (
+        SELECT id FROM antiphon.jobs
         WHERE tenant_id = $1 AND status = 'pending' AND next_attempt_at IS NULL AND jobs.id IS DISTINCT FROM job.id
-    ) AS spent
+        ORDER BY priority DESC, seq LIMIT 1
+    ) IS NULL AS spent
 FROM terms CROSS JOIN room LEFT JOIN job ON true;
 
 -- name: lock_turn
@@ -76,8 +79,9 @@ SELECT pg_try_advisory_xact_lock(antiphon.turn_key($1));
 UPDATE antiphon.tenants SET ready = false
 WHERE tenant_id = $1 AND (
     coalesce((SELECT count(*) FROM antiphon.leases WHERE tenant_id = $1) >= coalesce(max_running, $2), false)
-    OR NOT EXISTS (
-        SELECT FROM antiphon.jobs WHERE tenant_id = $1 AND status = 'pending' AND next_attempt_at IS NULL));
+    OR (SELECT id FROM antiphon.jobs
+        WHERE tenant_id = $1 AND status = 'pending' AND next_attempt_at IS NULL
+        ORDER BY priority DESC, seq LIMIT 1) IS NULL);
 
 -- name: begin
 UPDATE antiphon.leases SET waits = false WHERE job_id = $1 AND token = $2 RETURNING true;
