@@ -1,107 +1,22 @@
-"""The claimer takes no more than it may hold, and holds what it took for as long as it is really its own."""
+"""The claimer takes no more than it may hold, keeps some credit back, and leaves alone what has lost a worker."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
 import pytest
-from anyio import current_time
 
-from pipeline.chain import Chain
 from pipeline.claim import Claim
-from pipeline.jobs import JobRequest, JobStatus, Tenant
-from pipeline.observer import Ending, Observer
-from pipeline.settings import QueueSettings
-from pipeline.stage import Map
-from pipeline.store import Renewal, Unavailable
+from pipeline.jobs import Job, JobStatus, Tenant
+from pipeline.observer import Ending
+from pipeline.store import Unavailable
 from pipeline.store.memory import MemoryJobQueue, MemoryStore
-from pipeline.transcript import Transcript
-from stages.claimer import Claimer
-from stages.committer import Committer
-from tests.conformance.store_suite.making import ACME, TRANSCRIPT, claim, submit
-from tests.stages.waiting import at_mock_time, until
+from tests.conformance.store_suite.making import ACME, GLOBEX, claim, submit
+from tests.stages.gates import Book, Gate, standing, working
+from tests.stages.waiting import until
 
-SETTINGS = QueueSettings(jobs_in_flight=2, lease_seconds=60.0, heartbeat_seconds=15.0)
-HOUR = 3600.0
-
-
-class Work(Map[JobRequest, Transcript]):
-    """A long recording."""
-
-    async def handle(self, claim: Claim, item: JobRequest) -> Transcript:
-        claim.advance("transcribing", 0.5)
-        await anyio.sleep(HOUR)
-        return TRANSCRIPT
-
-
-class Gate(Map[JobRequest, Transcript]):
-    """Keeps every job until one is let out; each has a file in its scratch folder."""
-
-    def __init__(self) -> None:
-        self.entered: list[Claim] = []
-        self.exit = anyio.Semaphore(0)
-
-    async def holds(self, jobs: int) -> None:
-        """Wait until so many have come in, ever."""
-        await until(lambda: len(self.entered) >= jobs)
-        await anyio.wait_all_tasks_blocked()
-
-    async def handle(self, claim: Claim, item: JobRequest) -> Transcript:
-        await anyio.Path(claim.scratch).mkdir()
-        await anyio.Path(claim.scratch / "media-0").write_text("a recording")
-        self.entered.append(claim)
-        await self.exit.acquire()
-        return TRANSCRIPT
-
-
-class Book(Observer):
-    """Attempt, ending and time of every claim that has ended."""
-
-    def __init__(self) -> None:
-        self.endings: list[tuple[int, Ending, float]] = []
-
-    def ended(self, claim: Claim, ending: Ending, error: Exception | None) -> None:
-        self.endings.append((claim.job.attempt, ending, current_time()))
-
-
-class Faulty(MemoryJobQueue):
-    """Its heartbeats ``fail`` or ``hang`` as often as ``faults`` says, or find every job ``cancelled``."""
-
-    def __init__(self, store: MemoryStore, *faults: str) -> None:
-        super().__init__(store)
-        self.faults = [*faults]
-
-    async def renew(self, claims: Sequence[Claim], *, lease_seconds: float) -> Renewal:
-        match self.faults.pop(0) if self.faults else None:
-            case "fail":
-                raise Unavailable("The database cannot be used right now.")
-            case "hang":
-                await anyio.sleep_forever()
-            case "cancelled":
-                return Renewal(kept=frozenset(), cancelled=frozenset(claim.token for claim in claims))
-        return await super().renew(claims, lease_seconds=lease_seconds)
-
-
-@asynccontextmanager
-async def working(
-    queue: MemoryJobQueue, stage: Map[JobRequest, Transcript], root: Path, book: Book | None = None
-) -> AsyncIterator[None]:
-    """A replica at work, which is drained at the end of the block."""
-    source, sink = Claimer(queue, SETTINGS, root), Committer(queue, SETTINGS)
-    chain = Chain(source, observe=book).then(stage, workers=8).sink(sink)
-    async with anyio.create_task_group() as group:
-        await group.start(chain.run)
-        yield
-        chain.drain()
-
-
-async def standing(store: MemoryStore, tenant: Tenant = ACME) -> tuple[int, int]:
-    """How many jobs of a tenant wait, and how many run."""
-    now = await store.tenant(tenant).standing()
-    return now.pending, now.running
+INITECH = Tenant("initech")
 
 
 async def test_no_more_jobs_are_open_than_may_be_in_flight(tmp_path: Path) -> None:
@@ -133,111 +48,133 @@ async def test_each_attempt_has_a_scratch_folder_of_its_own_until_it_ends(tmp_pa
     assert not await second.parent.exists()
 
 
-def test_a_job_whose_worker_is_gone_is_taken_up_at_the_start(tmp_path: Path) -> None:
-    async def main() -> None:
-        store, book = MemoryStore(), Book()
+async def test_beyond_them_only_tenants_with_nothing_open_here_are_served(tmp_path: Path) -> None:
+    store, gate = MemoryStore(), Gate()
+    for _ in range(3):
         await submit(store)
-        await claim(store, replica="dead", lease=0.0)
-        async with working(store.queue(), Work(), tmp_path, book):
-            await anyio.sleep(1)  # long before the first beat
-        assert [(attempt, ending) for attempt, ending, _ in book.endings] == [(2, Ending.RESULT)]
-
-    at_mock_time(main)
-
-
-def test_a_job_whose_worker_dies_is_taken_over_when_its_lease_has_run_out(tmp_path: Path) -> None:
-    async def main() -> None:
-        store, book = MemoryStore(), Book()
-        await submit(store)
-        await claim(store, replica="dead", lease=20.0)
-        async with working(store.queue(), Work(), tmp_path, book):
-            await anyio.sleep(22)  # it is looked for every second
-        assert [(attempt, ending) for attempt, ending, _ in book.endings] == [(2, Ending.RESULT)]
-
-    at_mock_time(main)
+    async with working(store.queue(), gate, tmp_path):
+        await gate.holds(2)
+        for tenant in (GLOBEX, GLOBEX, INITECH):
+            await submit(store, tenant)
+        await gate.holds(3)
+        assert [await standing(store, tenant) for tenant in (ACME, GLOBEX, INITECH)] == [(1, 2), (1, 1), (1, 0)]
+        gate.exit.release()
+        await gate.holds(4)
+        # The first of acme's made room, and only initech had nothing open here.
+        assert gate.entered[-1].job.tenant == INITECH
+        for _ in range(5):
+            gate.exit.release()
+        await gate.holds(6)
 
 
-@pytest.mark.parametrize("faults", [(), ("fail",) * 2, ("fail", "fail", "") * 9], ids=["none", "one gap", "many gaps"])
-def test_beats_keep_a_job_for_as_long_as_it_takes_though_two_in_a_row_be_lost(
-    tmp_path: Path, faults: Sequence[str]
+# ── jobs that have lost a worker ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+async def store() -> MemoryStore:
+    """A job of acme's, and behind it one of globex's that has lost a worker."""
+    store = MemoryStore()
+    await submit(store, GLOBEX)
+    await claim(store, replica="dead", lease=0.0)
+    await store.queue().tend()
+    await submit(store)
+    return store
+
+
+def lonely(store: MemoryStore) -> Job:
+    return next(row.job for row in store.rows.values() if row.job.losses)
+
+
+async def test_a_job_that_lost_a_worker_runs_alone(store: MemoryStore, tmp_path: Path) -> None:
+    gate = Gate()
+    async with working(store.queue(), gate, tmp_path):
+        await gate.holds(1)
+        await submit(store, INITECH)
+        await anyio.wait_all_tasks_blocked()
+        assert [await standing(store, tenant) for tenant in (ACME, GLOBEX, INITECH)] == [(0, 1), (0, 1), (1, 0)]
+        gate.exit.release()
+        await gate.holds(2)
+        assert [await standing(store, tenant) for tenant in (ACME, GLOBEX, INITECH)] == [(0, 0), (0, 1), (1, 0)]
+        gate.exit.release()
+        await gate.holds(3)
+        gate.exit.release()
+    assert [claim.job.tenant for claim in gate.entered] == [ACME, GLOBEX, INITECH]
+    assert {row.job.status for row in store.rows.values()} == {JobStatus.COMPLETED}
+
+
+async def test_a_lease_that_is_lost_before_the_job_began_is_no_loss_of_its(store: MemoryStore, tmp_path: Path) -> None:
+    gate = Gate()
+    async with working(store.queue(), gate, tmp_path):
+        await gate.holds(1)
+        await store.queue().void_leases()
+        assert (lonely(store).attempt, lonely(store).losses) == (1, 1)
+        gate.exit.release()
+        await gate.holds(2)
+        await store.queue().void_leases()
+        assert max(row.job.losses for row in store.rows.values()) == 2
+        gate.exit.release()
+        gate.exit.release()
+
+
+async def test_a_job_that_waits_to_be_alone_can_be_cancelled(store: MemoryStore, tmp_path: Path) -> None:
+    gate = Gate()
+    async with working(store.queue(), gate, tmp_path):
+        await gate.holds(1)
+        await store.tenant(GLOBEX).cancel(lonely(store).id)
+        await until(lambda: lonely(store).status is JobStatus.CANCELLED)
+        await submit(store, INITECH)
+        await gate.holds(2)
+        gate.exit.release()
+        gate.exit.release()
+
+
+async def test_a_job_that_waits_to_be_alone_is_given_back_by_a_replica_that_drains(
+    store: MemoryStore, tmp_path: Path
 ) -> None:
-    async def main() -> None:
-        store, book = MemoryStore(), Book()
-        job = await submit(store)
-        async with working(Faulty(store, *faults), Work(), tmp_path, book):
-            await anyio.sleep(HOUR + 1)
-        assert [(attempt, ending) for attempt, ending, _ in book.endings] == [(1, Ending.RESULT)]
-        assert (await store.tenant(ACME).get(job.id)).status is JobStatus.COMPLETED
-
-    at_mock_time(main)
+    gate = Gate()
+    async with working(store.queue(), gate, tmp_path) as chain:
+        await gate.holds(1)
+        chain.drain()
+        await until(lambda: lonely(store).status is JobStatus.PENDING)
+        assert (lonely(store).attempt, lonely(store).losses) == (1, 1)
+        gate.exit.release()
 
 
-@pytest.mark.parametrize("how", ["fail", "hang"])
-def test_a_claim_that_misses_its_beats_is_dropped_before_another_may_take_it(tmp_path: Path, how: str) -> None:
-    async def main() -> None:
-        store, book = MemoryStore(), Book()
-        await submit(store)
-        began = current_time()
-        async with working(Faulty(store, *[how] * 99), Work(), tmp_path, book):
-            await anyio.sleep(1)
-        [(attempt, ending, time)] = book.endings
-        assert (attempt, ending) == (1, Ending.FORFEITED)
-        assert 45 < time - began < 60
+async def test_a_job_that_cannot_be_begun_is_given_back_and_taken_again(store: MemoryStore, tmp_path: Path) -> None:
+    class Away(MemoryJobQueue):
+        begun = 0
 
-    at_mock_time(main)
-
-
-def test_a_claim_whose_lease_does_not_come_back_is_dropped_and_its_job_done_again(tmp_path: Path) -> None:
-    async def main() -> None:
-        store, book = MemoryStore(), Book()
-        job = await submit(store)
-        async with working(store.queue(), Work(), tmp_path, book):
-            await anyio.sleep(100)
-            await store.queue().void_leases()
-            lost = current_time()
-            await anyio.sleep(HOUR + 15)
-        assert [(attempt, ending) for attempt, ending, _ in book.endings] == [
-            (1, Ending.FORFEITED),
-            (2, Ending.RESULT),
-        ]
-        assert book.endings[0][2] - lost <= SETTINGS.heartbeat_seconds
-        assert (await store.tenant(ACME).get(job.id)).status is JobStatus.COMPLETED
-
-    at_mock_time(main)
-
-
-def test_a_job_that_the_answer_calls_cancelled_is_stopped_and_settled_so(tmp_path: Path) -> None:
-    async def main() -> None:
-        store, book = MemoryStore(), Book()
-        job = await submit(store)
-        async with working(Faulty(store, "", "cancelled"), Work(), tmp_path, book):
-            await anyio.sleep(31)
-        assert [(attempt, ending) for attempt, ending, _ in book.endings] == [(1, Ending.GIVEN_UP)]
-        assert (await store.tenant(ACME).get(job.id)).status is JobStatus.CANCELLED
-
-    at_mock_time(main)
-
-
-@pytest.mark.parametrize("misses", [0, 3])
-def test_progress_reaches_whoever_asks_within_seconds(tmp_path: Path, misses: int) -> None:
-    class Deaf(MemoryJobQueue):
-        misses: int
-
-        async def report(self, claims: Sequence[Claim]) -> None:
-            if self.misses:
-                self.misses -= 1
+        async def begin(self, claim: Claim) -> None:
+            self.begun += 1
+            if self.begun == 1:
                 raise Unavailable("The database cannot be used right now.")
-            await super().report(claims)
+            await super().begin(claim)
 
-    async def main() -> None:
-        store = MemoryStore()
-        queue = Deaf(store)
-        queue.misses = misses
-        job = await submit(store)
-        async with working(queue, Work(), tmp_path):
-            await anyio.sleep(misses + 1.5)
-            told = (await store.tenant(ACME).get(job.id)).progress
-            assert told.stage == "transcribing"
-            assert 0.5 < told.fraction < 0.6
+    gate, book = Gate(), Book()
+    async with working(Away(store), gate, tmp_path, book):
+        await gate.holds(1)
+        gate.exit.release()
+        await gate.holds(2)
+        gate.exit.release()
+    assert [(attempt, ending) for attempt, ending, _ in book.endings] == [
+        (1, Ending.RESULT),
+        (2, Ending.FAILURE),
+        (2, Ending.RESULT),
+    ]
 
-    at_mock_time(main)
+
+async def test_two_replicas_that_wait_to_be_alone_do_not_wait_for_each_other(
+    store: MemoryStore, tmp_path: Path
+) -> None:
+    await submit(store, INITECH)
+    await claim(store, replica="dead", lease=1e9)  # acme's
+    await claim(store, replica="dead", lease=1e9)  # globex's
+    await claim(store, replica="dead", lease=1e9)  # initech's
+    await store.queue().void_leases()
+    await submit(store)
+    gate = Gate()
+    async with working(store.queue(), gate, tmp_path / "one"), working(store.queue(), gate, tmp_path / "other"):
+        for jobs in range(4):
+            await gate.holds(jobs + 1)
+            gate.exit.release()
+    assert {row.job.status for row in store.rows.values()} == {JobStatus.COMPLETED}
