@@ -1,104 +1,129 @@
-"""Row-level security: what is seen when a WHERE has been forgotten."""
+"""The door's face with what belongs to others: it is as absent as what never was, whatever a tenant is called."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import TypeAlias
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
 
+from pipeline.errors import NotFound
+from pipeline.jobs import Tenant
+from pipeline.store import IdempotencyKey, Listing, Place, Standing, TenantJobs
 from pipeline.store.postgres import PostgresStore
-from tests.conformance.store_suite.making import ACME, TRANSCRIPT, USAGE, a_request, claim, submit, upload
+from tests.conformance.store_suite.making import ACME, GLOBEX, a_request
+from tests.postgres.foreign import NAMES, Belongings, Connection, contents
 
 pytestmark = pytest.mark.postgres
 
-Service: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
-TABLES = {
-    "jobs": "id, status",
-    "leases": "job_id, progress",
-    "attempts": "token",
-    "transcripts": "transcript",
-    "uploads": "id",
-    "upload_chunks": "number",
-}
-HIDDEN = ("attempts", "upload_chunks")  # the door has no business there at all
-OF_NOBODY = ("migrations",)
-every_table = pytest.mark.parametrize("table", TABLES)
+SOMETIME = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture
-async def service(store: PostgresStore, dsn: str) -> AsyncIterator[Service]:
-    """The service's own login, with a row of acme's in every table."""
-    await submit(store)
-    await store.queue().commit(await claim(store), TRANSCRIPT, USAGE)
-    file = await upload(store, b"media")
-    await store.tenant(ACME).submit(a_request(media_url=None), uploads=[file])
-    await claim(store)
-    connection = await asyncpg.connect(dsn)
-    yield connection
-    await connection.close()
+async def acme(admin: Connection, dsn: str) -> Belongings:
+    belongings = Belongings(ACME)
+    await belongings.put(admin)
+    return belongings
 
 
-async def seen(service: Service, table: str, *, role: str | None, tenant: str | None) -> int:
-    """How many rows a statement without a WHERE finds."""
-    async with service.transaction():
-        if tenant is not None:
-            await service.execute("SELECT set_config('app.tenant_id', $1, true)", tenant)
-        if role is not None:
-            await service.execute("SELECT set_config('role', $1, true)", role)
-        return len(await service.fetch(f"SELECT {TABLES[table]} FROM antiphon.{table}"))
+async def expect_nothing(call: Awaitable[object], named: UUID) -> None:
+    with pytest.raises(NotFound) as told:
+        await call
+    assert str(told.value) == f"There is no job {named}."
 
 
-async def test_every_table_is_watched(admin: Service) -> None:
-    rows = await admin.fetch(
-        "SELECT relname, relrowsecurity AND relforcerowsecurity AS watched FROM pg_class"
-        " WHERE relnamespace = 'antiphon'::regnamespace AND relkind = 'r'"
-    )
-    assert {row["relname"]: row["watched"] for row in rows} == dict.fromkeys(TABLES, True) | dict.fromkeys(
-        OF_NOBODY, False
-    )
+async def reach_for_a_job(jobs: TenantJobs, job: UUID) -> None:
+    for method in (jobs.get, jobs.transcript, jobs.cancel, jobs.delete):
+        await expect_nothing(method(job), job)
 
 
-@pytest.mark.parametrize("table", [table for table in TABLES if table not in HIDDEN])
-async def test_the_door_sees_its_tenants_rows_and_no_others(service: Service, table: str) -> None:
-    assert await seen(service, table, role="antiphon_door", tenant="acme") > 0
-    for tenant in ("globex", "", None):
-        assert await seen(service, table, role="antiphon_door", tenant=tenant) == 0
+async def reach_by_list(jobs: TenantJobs, job: UUID) -> None:
+    after = Place(datetime.now(UTC), job)
+    for listing in (Listing(limit=200), Listing(limit=200, external_id="call"), Listing(limit=200, after=after)):
+        assert list(await jobs.list(listing)) == []
 
 
-@pytest.mark.parametrize("table", HIDDEN)
-async def test_the_door_may_not_even_look_where_it_has_no_business(service: Service, table: str) -> None:
-    with pytest.raises(asyncpg.InsufficientPrivilegeError):
-        await seen(service, table, role="antiphon_door", tenant="acme")
+async def reach_by_key(jobs: TenantJobs, job: UUID) -> None:
+    assert await jobs.made_with(IdempotencyKey("once", b"digest")) is None
+    assert await jobs.made_with(IdempotencyKey("once", b"another")) is None
 
 
-@every_table
-async def test_the_chain_sees_every_tenants_rows(service: Service, table: str) -> None:
-    assert await seen(service, table, role="antiphon_chain", tenant=None) > 0
+async def reach_for_uploads(jobs: TenantJobs, upload: UUID) -> None:
+    await jobs.discard([upload])
+    with pytest.raises(NotFound) as told:
+        await jobs.submit(a_request(media_url=None), uploads=[upload])
+    assert str(told.value) == "One of the uploads is not there; upload the file again."
 
 
-@every_table
-async def test_the_owner_of_the_tables_sees_nothing_before_it_steps_into_a_role(service: Service, table: str) -> None:
-    assert await seen(service, table, role=None, tenant="acme") == 0
+async def reach_by_standing(jobs: TenantJobs, job: UUID) -> None:
+    assert await jobs.standing() == Standing(pending=0, running=0)
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "SELECT secrets FROM antiphon.jobs",
-        "SELECT token FROM antiphon.leases",
-        "UPDATE antiphon.jobs SET status = 'completed'",
-        "DELETE FROM antiphon.leases",
-        "DELETE FROM antiphon.uploads",
-        "INSERT INTO antiphon.uploads (id, tenant_id) VALUES (gen_random_uuid(), 'globex')",
-        "UPDATE antiphon.uploads SET tenant_id = 'globex'",
-        "TRUNCATE antiphon.jobs CASCADE",
-    ],
-)
-async def test_the_door_may_not(service: Service, statement: str) -> None:
-    await service.execute("SELECT set_config('app.tenant_id', 'acme', false)")
-    await service.execute("SELECT set_config('role', 'antiphon_door', false)")
+Reach = Callable[[TenantJobs, UUID], Awaitable[None]]
+REACHES: dict[str, Reach] = {
+    "get transcript cancel delete": reach_for_a_job,
+    "list": reach_by_list,
+    "made_with": reach_by_key,
+    "discard submit": reach_for_uploads,
+    "standing": reach_by_standing,
+}
+OWN_ONLY = {"upload"}  # it is given nothing that could be another's
 
-    with pytest.raises(asyncpg.InsufficientPrivilegeError):
-        await service.execute(statement)
+
+def test_every_method_of_the_face_is_tried() -> None:
+    methods = {name for name in vars(TenantJobs) if not name.startswith("_")}
+    assert methods == OWN_ONLY | {name for names in REACHES for name in names.split()}
+
+
+@pytest.mark.parametrize("tenant", [GLOBEX, *NAMES], ids=ascii)
+@pytest.mark.parametrize("reach", REACHES.values(), ids=REACHES)
+async def test_what_is_anothers_is_not_there(
+    store: PostgresStore, admin: Connection, acme: Belongings, reach: Reach, tenant: str
+) -> None:
+    before = await contents(admin)
+    jobs = store.tenant(Tenant(tenant))
+    for wanted in (acme.loose, acme.upload) if reach is reach_for_uploads else (acme.job, uuid4()):
+        await reach(jobs, wanted)
+
+    assert await contents(admin) == before
+
+
+@pytest.mark.parametrize("tenant", NAMES, ids=ascii)
+async def test_a_tenant_may_be_called_anything(store: PostgresStore, acme: Belongings, tenant: str) -> None:
+    jobs = store.tenant(Tenant(tenant))
+    async with jobs.upload() as file:
+        await file.write(b"media")
+    key = IdempotencyKey("once", b"digest")  # as acme's is
+    job = await jobs.submit(a_request(media_url=None), uploads=[file.id], key=key)
+
+    assert list(await jobs.list(Listing(limit=200))) == [job]
+    assert await jobs.made_with(key) == job
+    assert (await jobs.standing()).pending == 1
+    await jobs.cancel(job.id)
+    await jobs.delete(job.id)
+    await expect_nothing(jobs.get(job.id), job.id)
+
+
+@pytest.mark.parametrize("tenant", ["", "a" * 129, "acme" * 10_000], ids=len)
+async def test_a_name_that_no_tenant_has_finds_and_makes_nothing(
+    store: PostgresStore, acme: Belongings, tenant: str
+) -> None:
+    await reach_for_a_job(store.tenant(Tenant(tenant)), acme.job)
+    with pytest.raises((asyncpg.CheckViolationError, asyncpg.InsufficientPrivilegeError)):
+        await store.tenant(Tenant(tenant)).submit(a_request())
+
+
+async def test_a_name_with_a_zero_in_it_is_cut_nowhere_but_refused(store: PostgresStore, acme: Belongings) -> None:
+    with pytest.raises(asyncpg.DataError):
+        await store.tenant(Tenant("acme\0globex")).get(acme.job)
+
+
+async def test_what_is_its_own_is_there(store: PostgresStore, acme: Belongings) -> None:
+    jobs = store.tenant(ACME)
+    assert (await jobs.standing()).running == 1
+    assert [job.id for job in await jobs.list(Listing(limit=200))] == [acme.job]
+    made = await jobs.made_with(IdempotencyKey("once", b"digest"))
+    assert made is not None
+    assert made.id == acme.job
