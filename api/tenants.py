@@ -24,17 +24,17 @@ def describe(parser: ArgumentParser) -> None:
     actions.add_parser("list", help="every tenant that was ever seen, and what it may have")
     setting = actions.add_parser("set", help="what one may have, from its next job on; what is not named stays")
     setting.add_argument("name", metavar="NAME", help="also of a tenant that has sent nothing yet")
-    setting.add_argument("--weight", type=_weight, default=SUPPRESS, metavar="W", help="its share beside others (1)")
+    setting.add_argument("--weight", type=weight, default=SUPPRESS, metavar="W", help="its share beside others (1)")
     setting.add_argument(
         "--max-running",
-        type=_limit,
+        type=limit,
         default=SUPPRESS,
         metavar="N|none",
         help="jobs that run at once, on all replicas; 0 pauses it, none: QUEUE__MAX_RUNNING",
     )
     setting.add_argument(
         "--max-pending",
-        type=_limit,
+        type=limit,
         default=SUPPRESS,
         metavar="N|none",
         help="jobs that wait; none: QUEUE__MAX_PENDING",
@@ -64,20 +64,23 @@ def table(rows: Sequence[TenantTerms]) -> Sequence[str]:
     ]
 
 
-def _told(limit: int | None) -> str:
-    return "none" if limit is None else str(limit)
+def _told(most: int | None) -> str:
+    return "none" if most is None else str(most)
 
 
-def _weight(text: str) -> float:
+# argparse tells of what these refuse by their names.
+
+
+def weight(text: str) -> float:
     lowest, highest = WEIGHTS
-    if not lowest <= (weight := float(text)) <= highest:
+    if not lowest <= (number := float(text)) <= highest:
         raise ArgumentTypeError(f"{text} is not between {lowest:g} and {highest:g}")
-    return weight
+    return number
 
 
-def _limit(text: str) -> int | None:
+def limit(text: str) -> int | None:
     if text == "none":
         return None
-    if not 0 <= (limit := int(text)) <= MOST:
+    if not 0 <= (number := int(text)) <= MOST:
         raise ArgumentTypeError(f"{text} is not between 0 and {MOST}")
-    return limit
+    return number
