@@ -7,12 +7,14 @@ from collections.abc import AsyncIterator, Callable
 import anyio
 import pytest
 import trio.testing
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.jobs import JobStatus
 from pipeline.settings import QueueSettings
 from pipeline.store.memory import MemoryStore
 from tests.conformance.store_suite import *  # noqa: F403  # the suite
+from tests.conformance.store_suite.courses import COURSES, Step, World
 from tests.conformance.store_suite.making import (
     ACME,
     LEASE,
@@ -35,6 +37,9 @@ class Clock:
     def __call__(self) -> float:
         return self.seconds
 
+    async def jump(self, seconds: float) -> None:
+        self.seconds += seconds
+
 
 @pytest.fixture
 def clock() -> Clock:
@@ -43,10 +48,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def pass_time(clock: Clock) -> PassTime:
-    async def jump(seconds: float) -> None:
-        clock.seconds += seconds
-
-    return jump
+    return clock.jump
 
 
 @pytest.fixture
@@ -78,6 +80,10 @@ class MemoryBooks:
     async def tries(self) -> list[Tried]:
         deliveries = self._store.deliveries.values()
         return [Tried(row.job, each.number, each.status, each.error) for row in deliveries for each in row.log]
+
+    async def strays(self) -> int:
+        rows = self._store.rows.values()
+        return sum((row.lease is not None) != (row.job.status is JobStatus.RUNNING) for row in rows)
 
 
 @pytest.fixture
@@ -113,6 +119,30 @@ async def test_no_course_of_events_takes_progress_back_or_miscounts_attempts(ste
         assert now.attempt == counted
         assert now.progress.fraction >= seen
         seen = now.progress.fraction
+
+
+async def run(course: list[Step]) -> None:
+    clock = Clock()
+    store = MemoryStore(clock=clock)
+    world = World(store, clock.jump, MemoryBooks(store))
+    for step in course:
+        await world.do(step)
+        await world.check()
+    await world.serve()
+    await world.check()
+
+
+@settings(max_examples=200, deadline=None)
+@given(COURSES)
+async def test_no_course_of_events_breaks_a_rule(course: list[Step]) -> None:
+    await run(course)
+
+
+@pytest.mark.full
+@settings(max_examples=5_000, deadline=None)
+@given(COURSES)
+async def test_thousands_of_courses_break_no_rule(course: list[Step]) -> None:
+    await run(course)
 
 
 @pytest.mark.parametrize("anyio_backend", [("trio", {"clock": trio.testing.MockClock(autojump_threshold=0)})])

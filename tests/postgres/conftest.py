@@ -74,6 +74,10 @@ async def admin(server: str) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]
 async def dsn(server: str, admin: asyncpg.Connection[asyncpg.Record]) -> AsyncIterator[str]:
     """The service's DSN of a database with the schema, and nothing else, in it."""
     yield at(server, "migrated", login="service")
+    await wipe(admin)
+
+
+async def wipe(admin: asyncpg.Connection[asyncpg.Record]) -> None:
     for table in ROOTS:
         await admin.execute(f"DELETE FROM antiphon.{table}")
 
@@ -137,6 +141,15 @@ class PostgresBooks:
             """
         )
         return [Tried(*row) for row in rows]
+
+    async def strays(self) -> int:
+        strays = await self._admin.fetchval(
+            """
+            SELECT count(*) FROM antiphon.jobs FULL JOIN antiphon.leases ON job_id = id
+            WHERE (job_id IS NOT NULL) IS DISTINCT FROM (jobs.status = 'running')
+            """
+        )
+        return int(strays)
 
 
 @pytest.fixture

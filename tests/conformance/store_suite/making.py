@@ -53,6 +53,9 @@ class Books(Protocol):
 
     async def tries(self) -> list[Tried]: ...
 
+    async def strays(self) -> int:
+        """Leases without a running job, and running jobs without a lease."""
+
 
 ACME, GLOBEX = Tenant("acme"), Tenant("globex")
 LEASE = 60.0

@@ -1,0 +1,63 @@
+"""The store on PostgreSQL beside its model, the one in memory: the same courses of events, the same answers."""
+
+from __future__ import annotations
+
+import asyncpg
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from pipeline.store.memory import MemoryStore
+from pipeline.store.postgres import PostgresStore
+from tests.conformance.store_suite.courses import COURSES, Step, World
+from tests.conformance.store_suite.making import Books, PassTime
+from tests.conformance.test_memory_store import Clock, MemoryBooks
+from tests.postgres.conftest import wipe
+
+pytestmark = pytest.mark.postgres
+
+QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+async def agree(course: list[Step], real: World) -> None:
+    clock = Clock()
+    store = MemoryStore(clock=clock)
+    model = World(store, clock.jump, MemoryBooks(store))
+    for step in course:
+        assert await real.do(step) == await model.do(step), step
+        assert await real.view() == await model.view(), step
+    await real.check()
+    assert await real.standings() == await model.standings()
+    for world in (real, model):
+        await world.serve()
+        await world.wait(100.0)
+    assert await real.deliver(None) == await model.deliver(None)
+    assert await real.view() == await model.view()
+    assert await real.costs() == await model.costs()
+    await real.sweep()
+
+
+@QUICK
+@given(course=COURSES)
+async def test_both_stores_answer_alike(
+    course: list[Step],
+    store: PostgresStore,
+    pass_time: PassTime,
+    books: Books,
+    admin: asyncpg.Connection[asyncpg.Record],
+) -> None:
+    await wipe(admin)
+    await agree(course, World(store, pass_time, books))
+
+
+@pytest.mark.full
+@settings(QUICK, max_examples=1_500)
+@given(course=COURSES)
+async def test_both_stores_answer_alike_over_thousands_of_courses(
+    course: list[Step],
+    store: PostgresStore,
+    pass_time: PassTime,
+    books: Books,
+    admin: asyncpg.Connection[asyncpg.Record],
+) -> None:
+    await wipe(admin)
+    await agree(course, World(store, pass_time, books))
