@@ -66,4 +66,6 @@ async def settle(connection: Connection, job_id: UUID, token: UUID, end: End, se
         end.usage and end.usage.model_dump_json(),
         model,
     )
+    if tenant is not None:
+        await connection.execute(SQL["forget"], job_id)
     return tenant
