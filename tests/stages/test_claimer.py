@@ -92,8 +92,10 @@ async def test_a_job_that_lost_a_worker_runs_alone(store: MemoryStore, tmp_path:
         await submit(store, INITECH)
         await anyio.wait_all_tasks_blocked()
         assert [await standing(store, tenant) for tenant in (ACME, GLOBEX, INITECH)] == [(0, 1), (0, 1), (1, 0)]
+        assert len(gate.entered) == 1
         gate.exit.release()
         await gate.holds(2)
+        assert len(gate.entered) == 2
         assert [await standing(store, tenant) for tenant in (ACME, GLOBEX, INITECH)] == [(0, 0), (0, 1), (1, 0)]
         gate.exit.release()
         await gate.holds(3)

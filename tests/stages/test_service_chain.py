@@ -4,32 +4,23 @@ from __future__ import annotations
 
 import io
 import wave
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import anyio
 import pytest
 from anyio.abc import ByteStream
 
 from pipeline.errors import EngineLost
-from pipeline.jobs import Job, JobRequest, JobStatus
+from pipeline.jobs import JobRequest, JobStatus
 from pipeline.observer import Ending
-from pipeline.settings import DownloadSettings, QueueSettings, Settings
-from pipeline.store.memory import MemoryStore
-from pipeline.transcript import Transcript
-from stages import chain
-from stages.engines.mock import Fault, MockEngine, Script
-from stages.engines.room import ModelRoom
 from tests.conformance.store_suite.making import ACME, claim, submit, upload
-from tests.pipeline.rig import Ledger
+from tests.stages.replica import Service
 from tests.stages.waiting import until
 from tests.stages.web import Asked, Web, answer, hanging, serving
 
 CLIPS = ("jfk.flac", "austen_0880.flac", "leopard_de.flac", "sonnet_clip.mp3", "sonnet_clip.mp4", "sonnet_clip.webm")
-KINDS: tuple[Literal["window", "hang", "lost"], ...] = ("window", "hang", "lost")
-FAULTS = tuple(Fault(mark=kind, kind=kind) for kind in KINDS)
 
 
 @pytest.fixture
@@ -51,52 +42,6 @@ def silent_wav(seconds: int) -> bytes:
         file.setframerate(16_000)
         file.writeframes(bytes(2 * 16_000 * seconds))
     return written.getvalue()
-
-
-class Service:
-    """A replica with a store of its own, in which every job has one attempt."""
-
-    def __init__(self, data_dir: Path, *, jobs_in_flight: int = 4) -> None:
-        self.settings = Settings(
-            data_dir=data_dir,
-            queue=QueueSettings(jobs_in_flight=jobs_in_flight),
-            download=DownloadSettings.model_validate({"allow_networks": "127.0.0.0/8", "allow_ports": ""}),
-        )
-        self.store = MemoryStore(settings=QueueSettings(max_attempts=1))
-        self.ledger = Ledger()
-        engine = MockEngine(Script(faults=FAULTS))
-        self.room = ModelRoom(engine, memory_limit=2**20, jobs=jobs_in_flight, tracks_per_job=2)
-        self.chain = chain(self.store.queue(), self.room, self.settings, self.ledger)
-
-    @asynccontextmanager
-    async def at_work(self) -> AsyncIterator[None]:
-        """Drained at the end of the block, and over after it."""
-        async with anyio.create_task_group() as group:
-            await group.start(self.chain.run)
-            yield
-            self.chain.drain()
-
-    async def do(self, *requests: dict[str, Any]) -> list[Job]:
-        """The jobs that these requests came to, all submitted at once."""
-        jobs = [await submit(self.store, **request) for request in requests]
-        async with self.at_work():
-            await until(lambda: len(self.ledger.endings) == len(jobs))
-        return [await self.now(job) for job in jobs]
-
-    async def now(self, job: Job) -> Job:
-        return await self.store.tenant(ACME).get(job.id)
-
-    async def transcript(self, job: Job) -> Transcript:
-        transcript = await self.store.tenant(ACME).transcript(job.id)
-        assert transcript is not None
-        return transcript
-
-    def hands(self) -> dict[str, int]:
-        """How many are at work in each stage."""
-        return {step.stage: step.active for step in self.chain.statistics()}
-
-    def left(self) -> list[Path]:
-        return [*(self.settings.data_dir / "scratch").iterdir()]
 
 
 @pytest.fixture
