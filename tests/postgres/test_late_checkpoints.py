@@ -26,6 +26,6 @@ async def test_checkpoints_that_are_written_while_their_job_ends_are_erased_with
         await admin.execute(SQL["keep"], taken.job.id, taken.job.tenant, [bytes(16)], ["{}"])
         group.start_soon(settle, store.queue(), taken)
         with anyio.fail_after(30):
-            while not await admin.fetchval(WAITING):
-                await anyio.sleep(0.01)  # noqa: ASYNC110  # the event is the server's
+            while not await admin.fetchval(WAITING):  # noqa: ASYNC110  # the event is the server's
+                await anyio.sleep(0.01)
     assert await admin.fetchval("SELECT count(*) FROM antiphon.checkpoints") == 0
