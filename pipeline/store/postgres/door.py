@@ -87,8 +87,12 @@ class PostgresTenantJobs:
         after = (listing.after.created_at, listing.after.id) if listing.after else (None, None)
         between = (listing.created_after, listing.created_before)
         values = (listing.limit, *after, *between, listing.status, listing.external_id)
-        rows = await self._database.unit(self._role, lambda c: c.fetch(SQL["list"], self._tenant, *values))
-        return [job_of(row) for row in rows]
+
+        async def page(connection: Connection) -> Sequence[Record]:
+            await connection.execute(SQL["in_order"])
+            return await connection.fetch(SQL["list"], self._tenant, *values)
+
+        return [job_of(row) for row in await self._database.unit(self._role, page)]
 
     async def cancel(self, job_id: UUID) -> Job:
         async def cancel(connection: Connection) -> tuple[str | None, Record | None]:

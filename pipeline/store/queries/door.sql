@@ -48,6 +48,10 @@ SELECT transcript
 FROM antiphon.jobs LEFT JOIN antiphon.transcripts ON transcripts.job_id = jobs.id
 WHERE jobs.id = $1 AND jobs.tenant_id = $2;
 
+-- name: in_order
+-- Before list: how many jobs a tenant has is kept from the planner, which would rather sort them all than read its index.
+SELECT set_config('enable_sort', 'off', true), set_config('enable_bitmapscan', 'off', true);
+
 -- name: list
 -- A comparison that is always there is one that the index can use: hence the furthest values in place of NULL.
 SELECT id, jobs.tenant_id, request, uploads, status, attempt, max_attempts, losses, created_at, started_at, completed_at,
