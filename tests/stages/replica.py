@@ -43,7 +43,8 @@ class Service:
         self.store = MemoryStore(settings=QueueSettings(max_attempts=1))
         self.ledger = Ledger()
         engine = engine or MockEngine(Script(faults=FAULTS))
-        self.room = ModelRoom(engine, memory_limit=2**20, jobs=jobs_in_flight, tracks_per_job=2)
+        jobs = jobs_in_flight + self.settings.queue.reserved_jobs
+        self.room = ModelRoom(engine, memory_limit=2**20, jobs=jobs, tracks_per_job=2)
         self.chain = chain(queue(self.store), self.room, self.settings, self.ledger)
 
     @asynccontextmanager
