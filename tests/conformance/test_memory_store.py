@@ -14,7 +14,7 @@ from pipeline.jobs import JobStatus
 from pipeline.settings import QueueSettings
 from pipeline.store.memory import MemoryStore
 from tests.conformance.store_suite import *  # noqa: F403  # the suite
-from tests.conformance.store_suite.courses import COURSES, Step, World
+from tests.conformance.store_suite.courses import COURSES, SETTINGS, Step, World
 from tests.conformance.store_suite.making import (
     ACME,
     LEASE,
@@ -123,7 +123,7 @@ async def test_no_course_of_events_takes_progress_back_or_miscounts_attempts(ste
 
 async def run(course: list[Step]) -> None:
     clock = Clock()
-    store = MemoryStore(clock=clock)
+    store = MemoryStore(settings=SETTINGS, clock=clock)
     world = World(store, clock.jump, MemoryBooks(store))
     for step in course:
         await world.do(step)
@@ -132,7 +132,7 @@ async def run(course: list[Step]) -> None:
     await world.check()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(COURSES)
 async def test_no_course_of_events_breaks_a_rule(course: list[Step]) -> None:
     await run(course)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import asyncpg
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from pipeline.store import Store
 from pipeline.store.memory import MemoryStore
-from pipeline.store.postgres import PostgresStore
-from tests.conformance.store_suite.courses import COURSES, Step, World
-from tests.conformance.store_suite.making import Books, PassTime
+from tests.conformance.store_suite.courses import COURSES, SETTINGS, Step, World
+from tests.conformance.store_suite.making import Books, OpenStore, PassTime
 from tests.conformance.test_memory_store import Clock, MemoryBooks
 from tests.postgres.conftest import wipe
 
@@ -18,9 +20,15 @@ pytestmark = pytest.mark.postgres
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
+@pytest.fixture
+async def store(open_store: OpenStore) -> AsyncIterator[Store]:
+    async with open_store(SETTINGS) as store:
+        yield store
+
+
 async def agree(course: list[Step], real: World) -> None:
     clock = Clock()
-    store = MemoryStore(clock=clock)
+    store = MemoryStore(settings=SETTINGS, clock=clock)
     model = World(store, clock.jump, MemoryBooks(store))
     for step in course:
         assert await real.do(step) == await model.do(step), step
@@ -39,11 +47,7 @@ async def agree(course: list[Step], real: World) -> None:
 @QUICK
 @given(course=COURSES)
 async def test_both_stores_answer_alike(
-    course: list[Step],
-    store: PostgresStore,
-    pass_time: PassTime,
-    books: Books,
-    admin: asyncpg.Connection[asyncpg.Record],
+    course: list[Step], store: Store, pass_time: PassTime, books: Books, admin: asyncpg.Connection[asyncpg.Record]
 ) -> None:
     await wipe(admin)
     await agree(course, World(store, pass_time, books))
@@ -52,12 +56,8 @@ async def test_both_stores_answer_alike(
 @pytest.mark.full
 @settings(QUICK, max_examples=1_500)
 @given(course=COURSES)
-async def test_both_stores_answer_alike_over_thousands_of_courses(
-    course: list[Step],
-    store: PostgresStore,
-    pass_time: PassTime,
-    books: Books,
-    admin: asyncpg.Connection[asyncpg.Record],
+async def test_both_stores_answer_alike_over_many_courses(
+    course: list[Step], store: Store, pass_time: PassTime, books: Books, admin: asyncpg.Connection[asyncpg.Record]
 ) -> None:
     await wipe(admin)
     await agree(course, World(store, pass_time, books))

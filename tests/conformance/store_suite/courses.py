@@ -32,6 +32,7 @@ from tests.conformance.store_suite.making import (
 
 TENANTS = (ACME, GLOBEX, Tenant("initech"))
 HOOK = "https://app.test/hook"
+SETTINGS = QueueSettings(max_attempts=2, max_losses=2)  # soon reached
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,49 +43,46 @@ class Step:
     arguments: tuple[object, ...]
 
 
-def step(act: str, *arguments: st.SearchStrategy[object]) -> st.SearchStrategy[Step]:
-    return st.builds(Step, st.just(act), st.tuples(*arguments))
-
-
 _tenant = st.sampled_from(TENANTS)
-_ago = st.integers(0, 5)  # so many jobs or claims before the last one: ended ones too, whose workers do not know it
+_owner = st.sampled_from([None, None, None, None, *TENANTS])  # None: whose job it is
+_ago = st.sampled_from([0, 0, 0, 1, 1, 2, 3, 5])  # so many before the last one, which may have ended long since
 _cost = st.sampled_from([0.0, 2.5, 10.0, 45.0])
-_pause = st.sampled_from([None, 0.0, 20.0])
-_limit = st.sampled_from([None, 0, 1, 2])
-_keys = st.sampled_from([None, None, IdempotencyKey("a", b"1"), IdempotencyKey("a", b"2"), IdempotencyKey("b", b"1")])
+_pause = st.sampled_from([None, 0.0, 20.0, 20.0])
+_limit = st.sampled_from([None, None, 0, 1, 2])
+_key = st.sampled_from([IdempotencyKey("a", b"1"), IdempotencyKey("a", b"2"), IdempotencyKey("b", b"1")])
+_priority = st.sampled_from(["low", "normal", "high"])
+_retention = st.sampled_from([None, None, 0, 60])
 
-_SUBMIT = step(
-    "submit", _tenant, st.sampled_from(["low", "normal", "high"]), st.booleans(), st.sampled_from([None, 0, 60]), _keys
-)
-_CLAIM = step("claim", st.sets(_tenant, max_size=2))
-_SETTLE = st.one_of(
-    step("commit", _ago, _cost),
-    step("fail", _ago, _cost, _pause),
-    step("give_back", _ago, _cost),
-    step("stop", _ago, _cost),
-)
-_DOOR = st.one_of(
-    step("cancel", _tenant, _ago), step("delete", _tenant, _ago), step("made_with", _tenant, _keys.filter(bool))
-)
-_WORKER = st.one_of(
-    step("begin", _ago), step("renew"), step("report", _ago, st.floats(0, 1)), step("keep", _ago), step("kept", _ago)
-)
-_TIME = st.one_of(
-    step("wait", st.sampled_from([40.0, 100.0])),
-    step("tend"),
-    step("tend"),
-    step("sweep"),
-    step("void"),
-    step("deliver", _pause),
-)
-_TERMS = step("terms", _tenant, st.sampled_from([0.5, 1.0, 3.0]), _limit, _limit)
+_ACTS: dict[str, tuple[int, st.SearchStrategy[tuple[object, ...]]]] = {
+    "submit": (12, st.tuples(_tenant, _priority, st.booleans(), _retention, st.none() | _key)),
+    "claim": (14, st.tuples(st.just(frozenset()) | st.frozensets(_tenant, max_size=2))),
+    "begin": (4, st.tuples(_ago)),
+    "commit": (4, st.tuples(_ago, _cost)),
+    "fail": (5, st.tuples(_ago, _cost, _pause)),
+    "give_back": (2, st.tuples(_ago, _cost)),
+    "stop": (2, st.tuples(_ago, _cost)),
+    "renew": (2, st.tuples()),
+    "report": (1, st.tuples(_ago, st.floats(0, 1))),
+    "keep": (2, st.tuples(_ago)),
+    "kept": (1, st.tuples(_ago)),
+    "cancel": (4, st.tuples(_owner, _ago)),
+    "delete": (2, st.tuples(_owner, _ago)),
+    "made_with": (1, st.tuples(_tenant, _key)),
+    "wait": (4, st.tuples(st.sampled_from([40.0, 100.0]))),
+    "tend": (8, st.tuples(st.sampled_from([0.0, 40.0, 100.0]))),
+    "lose": (8, st.tuples(_ago)),
+    "void": (1, st.tuples()),
+    "sweep": (1, st.tuples()),
+    "deliver": (2, st.tuples(_pause)),
+    "terms": (2, st.tuples(_tenant, st.sampled_from([0.5, 1.0, 3.0]), _limit, _limit)),
+}
+"""Every step with how often it comes beside the others, and what it may be given."""
 
-COURSES = st.lists(
-    st.one_of(_SUBMIT, _SUBMIT, _CLAIM, _CLAIM, _SETTLE, _SETTLE, _DOOR, _WORKER, _TIME, _TERMS),
-    min_size=15,
-    max_size=45,
+_STEPS = st.sampled_from([act for act, (often, _) in _ACTS.items() for _ in range(often)]).flatmap(
+    lambda act: st.builds(Step, st.just(act), _ACTS[act][1])
 )
-"""About thirty steps."""
+COURSES = st.lists(_STEPS, min_size=20, max_size=60)
+"""About thirty steps, seldom more than forty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +135,13 @@ class World:
         job = await self.store.tenant(tenant).made_with(key)
         return job and self._number(job.id)
 
-    async def cancel(self, tenant: Tenant, ago: int) -> object:
-        return self._seen(await self.store.tenant(tenant).cancel(self._job(ago).id))
+    async def cancel(self, tenant: Tenant | None, ago: int) -> object:
+        job = self._job(ago)
+        return self._seen(await self.store.tenant(tenant or job.tenant).cancel(job.id))
 
-    async def delete(self, tenant: Tenant, ago: int) -> None:
-        await self.store.tenant(tenant).delete(self._job(ago).id)
+    async def delete(self, tenant: Tenant | None, ago: int) -> None:
+        job = self._job(ago)
+        await self.store.tenant(tenant or job.tenant).delete(job.id)
 
     async def claim(self, besides: AbstractSet[Tenant]) -> object:
         taken = await self.store.queue().claim(replica="one", lease_seconds=LEASE, besides=besides)
@@ -184,8 +184,13 @@ class World:
     async def wait(self, seconds: float) -> None:
         await self.pass_time(seconds)
 
-    async def tend(self) -> object:
+    async def tend(self, after: float) -> object:
+        await self.wait(after)
         return await self.store.queue().tend()
+
+    async def lose(self, ago: int) -> object:
+        await self.begin(ago)
+        return await self.void()
 
     async def void(self) -> object:
         return await self.store.queue().void_leases()
@@ -224,8 +229,8 @@ class World:
         seen = await self.view()
         assert await self.books.strays() == 0
         for job in seen:
-            assert job.attempt - job.losses <= self.jobs[job.number].max_attempts
-            assert job.losses <= QueueSettings().max_losses
+            assert job.attempt - job.losses <= SETTINGS.max_attempts
+            assert job.losses <= SETTINGS.max_losses
             assert job.waits <= (job.status is JobStatus.PENDING)
             before = self._ends.setdefault(job.number, job.status) if job.status.ended else None
             assert self._ends.get(job.number) == before
