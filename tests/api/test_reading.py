@@ -12,6 +12,7 @@ from api.schemas import JobView
 from pipeline.claim import Claim
 from pipeline.errors import MediaCorrupt
 from pipeline.jobs import Job, JobStatus, Problem, Progress
+from pipeline.store import Store
 from pipeline.store.memory import MemoryStore
 from pipeline.transcript import Notice
 from tests.api.visiting import Client, bearer, complete, make_segment, make_transcript
@@ -21,7 +22,7 @@ async def job_of(answer: Any) -> str:
     return str((await answer.get_json())["links"]["self"])
 
 
-async def claim_of(store: MemoryStore) -> Claim:
+async def claim_of(store: Store) -> Claim:
     claim = await store.queue().claim(replica="test", lease_seconds=60)
     assert claim
     return claim

@@ -14,7 +14,6 @@ from api.security import issue_token
 from pipeline.jobs import Usage
 from pipeline.settings import AuthSettings, Settings
 from pipeline.store import Store
-from pipeline.store.memory import MemoryStore
 from pipeline.transcript import EngineInfo, Segment, Track, Transcript, Word
 
 Client = TestClientProtocol  # by a name that pytest does not take for a test
@@ -49,7 +48,7 @@ def bearer(tenant: str = "acme", **headers: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}", **headers}
 
 
-async def complete(store: MemoryStore, transcript: Transcript) -> None:
+async def complete(store: Store, transcript: Transcript) -> None:
     """Play the chain for the one job that waits."""
     claim = await store.queue().claim(replica="test", lease_seconds=60)
     assert claim

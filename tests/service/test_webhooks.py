@@ -40,7 +40,7 @@ def verified(home: Installation, asked: Asked) -> Any:
 def test_however_a_job_ends_its_client_hears_of_it(
     home: Installation, service: Service, media: Path, web: Web, end: str
 ) -> None:
-    media_of = {"completed": media / "jfk.flac", "failed": web.url("/lost"), "cancelled": web.url("/slow")}
+    media_of: dict[str, Path | str] = {"completed": media / "jfk.flac", "failed": web.url("/lost"), "cancelled": web.url("/slow")}
     web.answers |= {f"/{end}": answer(), "/lost": answer(status=404), "/slow": hanging}
     job_id = service.submit(media_of[end], callback_url=web.url(f"/{end}?key=hush"), external_id=f"call-{end}")
     if end == "cancelled":
