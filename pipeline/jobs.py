@@ -67,6 +67,13 @@ def _visible(label: str) -> str:
     return label
 
 
+def _storable(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("A NUL character cannot be looked for; leave it out.")
+    return text
+
+
+ExternalId = Annotated[str, Field(max_length=256), AfterValidator(_storable)]
 Label = Annotated[str, Field(min_length=1, max_length=LABEL_CHARACTERS), AfterValidator(_visible)]
 
 
@@ -106,7 +113,7 @@ class JobRequest(BaseModel):
     priority: Literal["low", "normal", "high"] = "normal"
     callback_url: str | None = Field(default=None, max_length=8192)
     retention_seconds: int | None = Field(default=None, ge=0, le=LONGEST_RETENTION)
-    external_id: str | None = Field(default=None, max_length=256)
+    external_id: ExternalId | None = None
     metadata: dict[str, JsonValue] = Field(default_factory=dict)
 
     @field_validator("tracks")

@@ -34,6 +34,8 @@ def test_ended_jobs_have_no_further_moves() -> None:
         {"language": "tlh"},
         {"metadata": {"k": "v" * 5000}},
         {"quality": "best"},
+        {"external_id": "call\0"},
+        {"external_id": "c" * 257},
         {"tracks": [{"index": 0}]},
         {"processing_mode": "multitrack", "tracks": [{"index": 1}, {"index": 1, "label": "again"}]},
         {"processing_mode": "multitrack", "tracks": [{"index": 0, "language": "tlh"}]},
