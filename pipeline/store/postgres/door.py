@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Final
 from uuid import UUID, uuid4
 
 from asyncpg import Record
@@ -20,8 +19,6 @@ from pipeline.store.postgres.queries import SQL
 from pipeline.store.postgres.rows import TRACE, job_of, read
 from pipeline.store.rules import divide
 from pipeline.transcript import Transcript
-
-LONGEST_RETENTION: Final = 2**31 - 1  # seconds, 68 years: what the column takes
 
 
 class PostgresTenantJobs:
@@ -125,8 +122,7 @@ class PostgresTenantJobs:
 
     def _columns(self, request: JobRequest, uploads: Sequence[UUID], trace: Mapping[str, str]) -> Sequence[object]:
         shown, secrets = divide(request)
-        asked, settings = request.retention_seconds, self._settings
-        retention = settings.retention_seconds if asked is None else asked
+        settings = self._settings
         return (
             shown.model_dump_json(),
             secrets.model_dump_json(),
@@ -137,7 +133,7 @@ class PostgresTenantJobs:
             Progress().model_dump_json(),
             request.callback_url,
             request.external_id,
-            None if retention is None else min(retention, LONGEST_RETENTION),
+            settings.retention_seconds if request.retention_seconds is None else request.retention_seconds,
             settings.max_pending,
         )
 
