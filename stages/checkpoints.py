@@ -28,8 +28,9 @@ from stages.engines import Draft, DraftWord, Window, WindowError
 log = structlog.get_logger()
 
 UNSAVED_SHARE: Final = 0.5
-"""Of ``QUEUE__CHECKPOINT_SECONDS``: with so much unsaved it is written. The rest is for the batches that run then, and
-for the write. Engine seconds run no faster than there are lanes, and so do the writes of all jobs together."""
+"""Of ``QUEUE__CHECKPOINT_SECONDS``: with so much unsaved of a job it is written. The rest is for the batches that run
+then, and for the write. As engine seconds run no faster than there are lanes, all jobs together write no more often
+than once a lane in that time."""
 
 PAUSE_SECONDS: Final = 1.0
 """After a write that the store did not take."""
@@ -43,7 +44,7 @@ Ask = Callable[[Read], Awaitable[Draft | WindowError]]
 
 
 @dataclass(slots=True)
-class Answers:
+class Drafts:
     """The drafts of one claim. ``earlier``: as attempts before this one left them, once they are loaded.
 
     ``saved_seconds``: engine seconds of the claim when ``unsaved`` was written last.
@@ -55,9 +56,9 @@ class Answers:
     looking_up: Lock = field(default_factory=Lock)
 
     @classmethod
-    def to(cls, claim: Claim) -> Answers:
-        answers: Answers = claim.held.setdefault(cls, cls())
-        return answers
+    def of(cls, claim: Claim) -> Drafts:
+        drafts: Drafts = claim.held.setdefault(cls, cls())
+        return drafts
 
 
 @dataclass(slots=True)
@@ -101,18 +102,18 @@ class Checkpoints:
         return answer
 
     async def _earlier(self, claim: Claim, question: Question) -> Draft | None:
-        answers = Answers.to(claim)
-        async with answers.looking_up:  # one window of a job at a time: however many there are, one is in memory
-            if answers.earlier is None:
-                answers.earlier = await self._queue.kept(claim)
+        drafts = Drafts.of(claim)
+        async with drafts.looking_up:  # one window of a job at a time: however many there are, one is in memory
+            if drafts.earlier is None:
+                drafts.earlier = await self._queue.kept(claim)
             await question.read()
-        found = answers.earlier.get(question.digest)
+        found = drafts.earlier.get(question.digest)
         return DRAFT.validate_json(found) if found else None
 
     def _note(self, claim: Claim, asked: bytes, draft: Draft) -> None:
-        answers = Answers.to(claim)
-        answers.unsaved[asked] = draft
-        if claim.engine_seconds - answers.saved_seconds >= self._most_unsaved:
+        drafts = Drafts.of(claim)
+        drafts.unsaved[asked] = draft
+        if claim.engine_seconds - drafts.saved_seconds >= self._most_unsaved:
             self._due.add(claim)
             self._any_due.set()
 
@@ -139,14 +140,14 @@ class Checkpoints:
 
 async def save(queue: JobQueue, claim: Claim) -> None:
     """Write what the store has not got yet. Raises ``Fenced``, and ``Unavailable``: then it may be tried again."""
-    answers = Answers.to(claim)
-    written, seconds = dict(answers.unsaved), claim.engine_seconds
+    drafts = Drafts.of(claim)
+    written, seconds = dict(drafts.unsaved), claim.engine_seconds
     if not written:
         return
     await queue.keep(claim, {asked: DRAFT.dump_json(draft).decode() for asked, draft in written.items()})
-    answers.saved_seconds = seconds
+    drafts.saved_seconds = seconds
     for asked in written:
-        answers.unsaved.pop(asked, None)
+        drafts.unsaved.pop(asked, None)
 
 
 def digest(window: Window, engine: EngineInfo) -> bytes:

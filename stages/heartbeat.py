@@ -57,7 +57,7 @@ class Heartbeat:
             await anyio.sleep(CHECK_SHARE * lease)
             for claim, beaten in self._beaten.items():
                 if current_time() - beaten >= GIVE_UP_SHARE * lease:
-                    claim.abandon(Why.LEASE_LOST)
+                    _lose(claim)
 
     async def report(self) -> None:
         """Write progress that has changed, for ever."""
@@ -85,9 +85,14 @@ class Heartbeat:
             if claim.token in answer.cancelled:
                 claim.abandon(Why.CANCELLED)
             elif claim.token not in answer.kept:
-                log.warning("lease-lost", job_id=str(claim.job.id), attempt=claim.job.attempt)
-                claim.abandon(Why.LEASE_LOST)
+                _lose(claim)
             self._beaten[claim] = asked
 
     def _forget(self, claim: Claim) -> None:
         del self._beaten[claim], self._reported[claim]
+
+
+def _lose(claim: Claim) -> None:
+    if claim.abandoned is not Why.LEASE_LOST:  # else that was told
+        log.warning("lease-lost", job_id=str(claim.job.id), attempt=claim.job.attempt)
+    claim.abandon(Why.LEASE_LOST)

@@ -69,6 +69,34 @@ def test_work_that_outlasts_the_grace_is_given_back(installation: Installation, 
     assert installation.rows(JOB, job_id) == [{"status": "pending", "attempt": 0}]
 
 
+def test_what_the_engine_had_said_until_then_is_not_asked_for_again(installation: Installation, media: Path) -> None:
+    installation.settings["SHUTDOWN__GRACE_SECONDS"] = "0.1"
+    installation.speak(window_seconds=0.5, max_batch=1, lanes=1)
+    clips = [media / name for name in ("sonnet_p001.mp3", "sonnet_p002.mp3")]
+    with installation.serving() as service:
+        job_id = service.submit(*clips, processing_mode="multitrack", crosstalk="off")
+        until(lambda: windows(service) >= 2)
+        service.process.terminate()
+        assert service.ends() == 0
+    [kept] = installation.rows("SELECT count(*) FROM antiphon.checkpoints WHERE job_id = $1", job_id)
+    assert kept["count"] >= 2
+    assert installation.rows(JOB, job_id) == [{"status": "pending", "attempt": 0}]
+    installation.speak(lanes=1)
+    with installation.serving() as service:
+        service.completed(job_id)
+        resumed = windows(service)
+        other = service.submit(*clips, processing_mode="multitrack", crosstalk="off")
+        service.completed(other)
+        undisturbed = windows(service) - resumed
+        assert undisturbed - resumed == kept["count"]
+        assert service.transcript(job_id, "json") == service.transcript(other, "json")
+
+
+def windows(service: Service) -> int:
+    """How many the engine has answered."""
+    return int(service.http.get("/v1/engine").json()["room"]["windows"])
+
+
 def test_an_interrupted_transcription_leaves_nothing_running(installation: Installation, media: Path) -> None:
     installation.speak(window_seconds=FOR_EVER)
     with installation.started("transcribe", media / "jfk.flac") as started:
