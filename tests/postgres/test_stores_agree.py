@@ -54,7 +54,7 @@ async def test_both_stores_answer_alike(
 
 
 @pytest.mark.full
-@settings(QUICK, max_examples=1_500)
+@settings(QUICK, max_examples=300)
 @given(course=COURSES)
 async def test_both_stores_answer_alike_over_many_courses(
     course: list[Step], store: Store, pass_time: PassTime, books: Books, admin: asyncpg.Connection[asyncpg.Record]

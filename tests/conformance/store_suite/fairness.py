@@ -106,6 +106,41 @@ class TestTheTurnOfTenants:
 
         assert served[ACME] > 2 * served[GLOBEX]
 
+    async def test_a_share_is_of_what_jobs_have_really_cost(self, store: Store) -> None:
+        await store.terms().set(TenantTerms(GLOBEX, weight=4.0))
+        await submit_many(store, ACME, 20)
+        await submit_many(store, GLOBEX, 20)
+        served = await work(store, 10, {ACME: 100.0, GLOBEX: 100.0})
+
+        assert 7 <= served[GLOBEX] <= 9
+
+    async def test_what_its_jobs_usually_cost_is_charged_to_a_tenant_in_advance(self, store: Store) -> None:
+        await submit_many(store, ACME, 30)
+        await work(store, 15, {ACME: 100.0})
+        await submit_many(store, GLOBEX, 40)
+        served = await claim_many(store, 30)
+
+        assert served[ACME] <= 4
+
+    async def test_leaving_the_turn_forgives_no_debt(self, store: Store) -> None:
+        await submit_many(store, GLOBEX, 20)
+        for _ in range(2):
+            await submit(store, ACME)
+            await work(store, 2, {ACME: 300.0, GLOBEX: 0.0})
+        await submit_many(store, ACME, 5)
+
+        assert await claim_many(store, 8) == {GLOBEX: 8}
+
+    async def test_leaving_it_unserved_earns_nothing_either(self, store: Store) -> None:
+        await store.tenant(ACME).cancel((await submit(store, ACME)).id)
+        assert await nothing_ready(store)
+        await submit_many(store, GLOBEX, 40)
+        await work(store, 20, {GLOBEX: 10.0})
+        await submit_many(store, ACME, 10)
+
+        served = await claim_many(store, 8)
+        assert abs(served[ACME] - served[GLOBEX]) <= 1
+
     async def test_a_high_priority_goes_first_among_its_own_and_passes_no_other_tenant(self, store: Store) -> None:
         await submit_many(store, ACME, 4, priority="low")
         await submit_many(store, GLOBEX, 4, priority="high")
