@@ -1,4 +1,4 @@
-"""Through a real PgBouncer in transaction mode, in which all of us share one connection to the server."""
+"""Through a real PgBouncer in transaction mode, where all share one connection to the server, or two."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -19,6 +19,7 @@ from anyio.lowlevel import checkpoint
 from pipeline.jobs import JobStatus, Tenant
 from pipeline.store import Listing
 from pipeline.store.postgres import PostgresStore
+from pipeline.store.postgres.database import Connection, Database, door
 from tests.conformance.store_suite.making import ACME, GLOBEX, TRANSCRIPT, USAGE, a_request, claim, read, submit, upload
 
 pytestmark = pytest.mark.postgres
@@ -28,11 +29,11 @@ PROGRAM = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin:{FETCH
 
 CONFIG = """
 [databases]
-migrated = host={host} port={port} dbname=migrated user=service password=service
+one = {server} pool_size=1
+two = {server} pool_size=2
 
 [pgbouncer]
 pool_mode = transaction
-default_pool_size = 1
 auth_type = any
 listen_addr =
 unix_socket_dir = {folder}
@@ -46,11 +47,12 @@ def folder(server: str) -> Iterator[Path]:
     if PROGRAM is None:
         pytest.skip("needs PgBouncer, which scripts/setup-dev.bash fetches where Debian's packages can be had")
     url = urlsplit(server)
+    shared = f"host={url.hostname} port={url.port} dbname=migrated user=service password=service"
     with tempfile.TemporaryDirectory(prefix="pgbouncer-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         folder.chmod(0o777)  # it does not stay root
         user = "user = nobody" if os.geteuid() == 0 else ""
-        (folder / "config").write_text(CONFIG.format(host=url.hostname, port=url.port, folder=folder, user=user))
+        (folder / "config").write_text(CONFIG.format(server=shared, folder=folder, user=user))
         libraries = ":".join(str(place) for place in FETCHED.glob("lib/*"))
         with subprocess.Popen([PROGRAM, "-q", folder / "config"], env={"LD_LIBRARY_PATH": libraries}) as pooler:
             yield folder
@@ -58,13 +60,17 @@ def folder(server: str) -> Iterator[Path]:
 
 
 @pytest.fixture
-async def pooled(folder: Path, dsn: str) -> str:
-    """The service's DSN through the pooler."""
-    pooled = f"postgresql://service@/migrated?host={folder}&port=6432"
+async def through(folder: Path, dsn: str) -> Callable[[str], str]:
+    """The service's DSN through the pooler, with so many connections behind it."""
     with anyio.fail_after(10):
         while not (folder / ".s.PGSQL.6432").exists():
             await checkpoint()
-    return pooled
+    return lambda connections: f"postgresql://service@/{connections}?host={folder}&port=6432"
+
+
+@pytest.fixture
+async def pooled(through: Callable[[str], str]) -> str:
+    return through("one")
 
 
 @pytest.fixture
@@ -100,16 +106,40 @@ async def test_a_submit_is_heard_by_another_replica(store: PostgresStore, pooled
                 await submit(store)
 
 
-async def test_who_a_transaction_was_ends_with_it(store: PostgresStore, pooled: str) -> None:
-    who = "SELECT pg_backend_pid(), current_user::text, coalesce(current_setting('app.tenant_id', true), '')"
-    first = await asyncpg.connect(pooled, statement_cache_size=0)
-    before = await first.fetchrow(who)
-    await submit(store, ACME)
-    await claim(store)
+async def test_who_a_transaction_was_ends_with_it(pooled: str) -> None:
+    """A stranger who waits for the connection has it before asyncpg resets what it gives back."""
+    who = "SELECT current_user::text, coalesce(current_setting('app.tenant_id', true), '')"
+    stranger = await asyncpg.connect(pooled, statement_cache_size=0)
+    database = Database(pooled, pool_size=1, pooled=True)
+    await database.open()
+    found: list[asyncpg.Record | None] = []
 
-    assert await first.fetchrow(who) == before
-    assert await first.fetch("SELECT FROM antiphon.jobs") == []
-    await first.close()
+    async def ask() -> None:
+        found.append(await stranger.fetchrow(who))
+
+    async with anyio.create_task_group() as tasks:
+
+        async def be_acme(connection: Connection) -> None:
+            tasks.start_soon(ask)
+            await checkpoint()
+            await connection.execute("SELECT 1")  # there and back again: by now the stranger stands in line
+
+        await database.unit(door(ACME), be_acme)
+    await database.close()
+    await stranger.close()
+    assert [tuple(row) for row in found if row] == [("service", "")]
+
+
+async def test_a_statement_runs_on_a_connection_that_has_never_met_it(through: Callable[[str], str], dsn: str) -> None:
+    others = await asyncpg.connect(through("two"), statement_cache_size=0)
+    async with PostgresStore(through("two"), direct_dsn=dsn) as store:
+        job = await submit(store)
+        for _ in range(4):
+            async with others.transaction():  # keeps a connection to itself, and the store to the other
+                await others.execute("SELECT 1")
+                assert await store.tenant(ACME).get(job.id) == job
+            assert await store.tenant(ACME).get(job.id) == job
+    await others.close()
 
 
 async def test_what_is_set_for_longer_than_a_transaction_does_leak_to_others(pooled: str) -> None:
