@@ -269,8 +269,9 @@ class Delivery:
 class Outbox(Protocol):
     """The webhooks' face: events that were written when their jobs ended, at least once each."""
 
-    async def due(self, *, limit: int, lease_seconds: float) -> Sequence[Delivery]:
-        """Take deliveries whose time has come. One that is not told of within ``lease_seconds`` comes again."""
+    async def due(self, *, limit: int, lease_seconds: float, besides: Collection[Tenant] = ()) -> Sequence[Delivery]:
+        """Take deliveries whose time has come, of none of ``besides``. One that is not told of within
+        ``lease_seconds`` comes again."""
 
     async def tried(
         self, delivery: Delivery, *, seconds: float, status: int | None, error: str | None, retry_in: float | None

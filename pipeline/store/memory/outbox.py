@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from anyio.lowlevel import checkpoint
 
+from pipeline.jobs import Tenant
 from pipeline.store import Delivery
 from pipeline.store.memory.rows import Try
 from pipeline.store.memory.tables import Tables
@@ -16,11 +17,11 @@ class MemoryOutbox:
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
 
-    async def due(self, *, limit: int, lease_seconds: float) -> Sequence[Delivery]:
+    async def due(self, *, limit: int, lease_seconds: float, besides: Collection[Tenant] = ()) -> Sequence[Delivery]:
         await checkpoint()
         now = self._tables.now()
         due = sorted(
-            (row for row in self._tables.deliveries.values() if row.next_try_at <= now),
+            (row for row in self._tables.deliveries.values() if row.next_try_at <= now and row.tenant not in besides),
             key=lambda row: row.next_try_at,
         )[:limit]
         for row in due:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from asyncpg import Record
 
@@ -17,8 +17,9 @@ class PostgresOutbox:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def due(self, *, limit: int, lease_seconds: float) -> Sequence[Delivery]:
-        rows = await self._database.unit(CHAIN, lambda c: c.fetch(SQL["due_deliveries"], limit, lease_seconds))
+    async def due(self, *, limit: int, lease_seconds: float, besides: Collection[Tenant] = ()) -> Sequence[Delivery]:
+        asked = (limit, lease_seconds, list(besides))
+        rows = await self._database.unit(CHAIN, lambda c: c.fetch(SQL["due_deliveries"], *asked))
         return [_delivery_of(row) for row in rows]
 
     async def tried(

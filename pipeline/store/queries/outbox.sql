@@ -3,7 +3,7 @@
 -- name: due_deliveries
 WITH due AS MATERIALIZED (
     SELECT id FROM antiphon.deliveries
-    WHERE next_try_at <= now()
+    WHERE next_try_at <= now() AND tenant_id <> ALL ($3::text[])
     ORDER BY next_try_at
     LIMIT $1
     FOR UPDATE SKIP LOCKED

@@ -100,6 +100,15 @@ class TestTheOutbox:
 
         assert (second.id, second.tries) == (first.id, 2)
 
+    async def test_tenants_that_are_left_out_wait_untried(self, store: Store) -> None:
+        jobs = {tenant: await submit(store, tenant, callback_url=HOOK) for tenant in (ACME, GLOBEX)}
+        for tenant, job in jobs.items():
+            await store.tenant(tenant).cancel(job.id)
+
+        taken = await store.outbox().due(limit=9, lease_seconds=LEASE, besides=[ACME])
+        assert [(delivery.tenant, delivery.tries) for delivery in taken] == [(GLOBEX, 1)]
+        assert [(delivery.tenant, delivery.tries) for delivery in await due(store)] == [(ACME, 1)]
+
     async def test_a_delivery_says_the_same_at_every_try(self, store: Store) -> None:
         first = await told(store)
         await store.outbox().tried(first, seconds=0.5, status=503, error=None, retry_in=0.0)
