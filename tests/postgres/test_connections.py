@@ -62,6 +62,26 @@ async def test_a_listener_that_was_cut_off_listens_again(store: PostgresStore, d
                 await submit(store)
 
 
+@pytest.mark.parametrize("erase", [False, True], ids=["cancel", "delete"])
+async def test_a_cancel_here_is_heard_by_another_replica(
+    store: PostgresStore, dsn: str, admin: Admin, erase: bool
+) -> None:
+    async with PostgresStore(dsn) as other:
+        await listening(admin, stores=2)
+        with anyio.fail_after(10):
+            await other.queue().cancels()  # what may have been said before it listened
+        job = await submit(store)
+        running = await claim(other)
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(other.queue().cancels)
+                await (store.tenant(ACME).delete(job.id) if erase else store.tenant(ACME).cancel(job.id))
+        renewal = await other.queue().renew([running], lease_seconds=LEASE)
+
+    assert renewal.cancelled == (frozenset() if erase else {running.token})
+    assert renewal.kept == frozenset()
+
+
 async def test_killed_backends_are_survived(store: PostgresStore, admin: Admin) -> None:
     job = await submit(store)
     for _ in range(5):

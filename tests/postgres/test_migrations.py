@@ -7,9 +7,10 @@ import asyncpg
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.store import Unavailable
-from pipeline.store.postgres import PostgresStore, migrate
-from tests.conformance.store_suite.making import TRANSCRIPT, USAGE, claim, submit
+from pipeline.jobs import Tenant
+from pipeline.store import Swept, Unavailable
+from pipeline.store.postgres import PostgresStore, migrate, migrations
+from tests.conformance.store_suite.making import TRANSCRIPT, USAGE, claim, nothing_ready, submit
 
 pytestmark = pytest.mark.postgres
 
@@ -35,7 +36,53 @@ async def test_a_second_database_of_the_same_server_finds_the_roles_there(empty:
     await migrate(empty)
     async with PostgresStore(empty) as other:
         await submit(other)
-        assert (await store.queue().depth()).pending == 0
+        assert (await store.queue().health()).pending == 0
+
+
+async def submit_as_before(dsn: str, tenant: str, *, retried: bool = False) -> None:
+    """A job as the release before has put it into the queue, or has failed it once."""
+    connection = await asyncpg.connect(dsn)
+    async with connection.transaction():
+        await connection.execute("SELECT set_config('role', 'antiphon_door', true)")
+        await connection.execute("SELECT set_config('app.tenant_id', $1, true)", tenant)
+        await connection.execute(
+            "INSERT INTO antiphon.jobs"
+            " (id, tenant_id, request, secrets, trace, uploads, priority, max_attempts, progress)"
+            " VALUES (gen_random_uuid(), $1, '{}', '{}', '{}', '{}', 0, 3, '{}')",
+            tenant,
+        )
+        await connection.execute("SELECT set_config('role', 'antiphon_chain', true)")
+        if retried:
+            await connection.execute("UPDATE antiphon.jobs SET attempt = 1, next_attempt_at = now()")
+    await connection.close()
+
+
+async def test_what_the_release_before_has_queued_is_in_the_turn_after_migrating(
+    empty: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = migrations._load
+    with monkeypatch.context() as before:
+        before.setattr(migrations, "_load", lambda: load()[:1])
+        await migrate(empty)
+    await submit_as_before(empty, "tries-again", retried=True)
+    await submit_as_before(empty, "waits")
+    await migrate(empty)
+
+    async with PostgresStore(empty) as store:
+        assert (await claim(store)).job.tenant == Tenant("waits")
+        assert (await store.queue().tend()).due == 1
+        assert (await claim(store)).job.tenant == Tenant("tries-again")
+        assert await store.queue().sweep() == Swept()
+
+
+async def test_what_a_replica_of_the_release_before_queues_meanwhile_is_found_by_the_sweep(
+    dsn: str, store: PostgresStore
+) -> None:
+    await submit_as_before(dsn, "acme")
+    assert await nothing_ready(store)
+
+    assert await store.queue().sweep() == Swept(repaired=1)
+    assert (await claim(store)).job.tenant == Tenant("acme")
 
 
 @pytest.mark.parametrize(
@@ -72,6 +119,8 @@ async def test_a_server_that_is_away_is_unavailable() -> None:
         "next_attempt_at = now()",
         "attempt = max_attempts + 1",
         "attempt = -1",
+        "losses = attempt + 1",
+        "losses = -1",
     ],
 )
 async def test_a_completed_job_cannot_become_something_that_no_job_is(
@@ -82,3 +131,11 @@ async def test_a_completed_job_cannot_become_something_that_no_job_is(
 
     with pytest.raises(asyncpg.CheckViolationError):
         await admin.execute(f"UPDATE antiphon.jobs SET {change}")
+
+
+async def test_a_job_that_has_not_ended_does_not_expire(
+    store: PostgresStore, admin: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    await submit(store)
+    with pytest.raises(asyncpg.CheckViolationError):
+        await admin.execute("UPDATE antiphon.jobs SET expires_at = now()")
