@@ -38,18 +38,19 @@ find_python() {
         "python3.11-venv; macOS: brew install python@3.11; anywhere: uv python install 3.11. Then run this again."
 }
 
-# One test goes through a real PgBouncer; where Debian's packages cannot be had it is left out, and says so.
+# Tests go through a real PgBouncer; where Debian's packages cannot be had they are left out, and say so.
 fetch_pgbouncer() {
     [[ -d .venv/pgbouncer ]] || type -P pgbouncer >/dev/null && return
     type -P apt-get >/dev/null && type -P dpkg >/dev/null || return 0
+    apt() { timeout 60 apt-get -qq -o APT::Sandbox::User=root "$@"; }
     local packages
     packages=$(mktemp -d)
-    (
-        cd "$packages"
-        download() { apt-get -qq -o APT::Sandbox::User=root download pgbouncer libc-ares2; }
-        download || { ((EUID == 0)) && apt-get -qq update && download; }
-    ) &>"$packages/log" || echo "PgBouncer cannot be had, and its test is left out: $(tail -1 "$packages/log")" >&2
-    find "$packages" -name '*.deb' -exec dpkg -x {} .venv/pgbouncer \;
+    if (cd "$packages" && { apt download pgbouncer libc-ares2 || { apt update && apt download pgbouncer libc-ares2; }; }) \
+        &>"$packages/log"; then
+        find "$packages" -name '*.deb' -exec dpkg -x {} .venv/pgbouncer \;
+    else
+        echo "PgBouncer cannot be had, and its tests are left out: $(tail -n 1 "$packages/log")" >&2
+    fi
     rm -r "$packages"
 }
 
