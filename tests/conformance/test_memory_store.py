@@ -75,7 +75,19 @@ class MemoryBooks:
         self._store = store
 
     async def usage(self) -> list[Used]:
-        return [Used(*(getattr(row, name) for name in Used.__slots__)) for row in self._store.usage.values()]
+        return [
+            Used(
+                row.job,
+                row.tenant,
+                row.attempt,
+                row.outcome,
+                row.mode,
+                row.model,
+                row.usage.media_seconds if row.usage else 0.0,
+                row.engine_seconds,
+            )
+            for row in self._store.usage.values()
+        ]
 
     async def tries(self) -> list[Tried]:
         deliveries = self._store.deliveries.values()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from pipeline.claim import Claim
@@ -20,7 +21,7 @@ Fate = Callable[[JobRow], None]
 
 
 def held(tables: Tables, claim: Claim) -> tuple[JobRow, Lease]:
-    """The fence. Raises ``Fenced``."""
+    """The fence: the claim's job and lease, or ``Fenced``."""
     row = tables.rows.get(claim.job.id)
     if row is None or row.lease is None or row.lease.token != claim.token:
         raise Fenced
@@ -50,7 +51,7 @@ def lose(tables: Tables, row: JobRow, lease: Lease) -> None:
 
 
 def again(tables: Tables, row: JobRow, *, seconds: float = 0.0, **changes: Any) -> None:
-    """The job is pending, from in so many ``seconds`` on. ``tend`` lets it into the turn if that is not at once."""
+    """The job is pending; not to be claimed before so many ``seconds``, and then only once ``tend`` has let it in."""
     row.ready_at = tables.now() + seconds
     row.job = replace(
         row.job,
@@ -65,22 +66,17 @@ def again(tables: Tables, row: JobRow, *, seconds: float = 0.0, **changes: Any) 
 def _settled(tables: Tables, claim: Claim, outcome: str) -> bool:
     """A job whose end was asked for has one way to end, whatever its worker calls it."""
     row = tables.rows.get(claim.job.id)
-    attempt = row and row.attempts.get(claim.token)
-    if row is None or not attempt:
+    if row is None or claim.token not in row.attempts:
         return False
-    return attempt.outcome == outcome or (attempt.outcome == "cancelled" and row.cancel_requested)
+    return row.attempts[claim.token].outcome in (outcome, "cancelled" if row.cancel_requested else outcome)
 
 
 def _close(tables: Tables, row: JobRow, lease: Lease, outcome: str, fate: Fate, *, engine_seconds: float = 0.0) -> None:
     if row.cancel_requested:
-        outcome = "cancelled"
-
-        def fate(row: JobRow) -> None:
-            tables.end(row, JobStatus.CANCELLED, engine_seconds=engine_seconds)
-
+        outcome, fate = "cancelled", partial(tables.end, status=JobStatus.CANCELLED, engine_seconds=engine_seconds)
     row.lease = None
     row.job = replace(row.job, progress=lease.progress)
-    row.attempts[lease.token] = Attempt(lease.token, lease.claimed_at, tables.now(), lease.waited_seconds, outcome)
+    row.attempts[lease.token] = Attempt(lease.claimed_at, tables.now(), lease.waited_seconds, outcome)
     fate(row)
     tables.wake(row.job.tenant)
 

@@ -6,6 +6,7 @@ import random
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from uuid import UUID, uuid4
 
 import anyio
@@ -105,10 +106,8 @@ class MemoryJobQueue:
         settle(self._tables, claim, "given back", lambda row: again(self._tables, row, attempt=row.job.attempt - 1))
 
     async def cancel(self, claim: Claim) -> None:
-        def end(row: JobRow) -> None:
-            self._tables.end(row, JobStatus.CANCELLED, engine_seconds=claim.engine_seconds)
-
         await checkpoint()
+        end = partial(self._tables.end, status=JobStatus.CANCELLED, engine_seconds=claim.engine_seconds)
         settle(self._tables, claim, "cancelled", end)
 
     async def tend(self) -> Tended:

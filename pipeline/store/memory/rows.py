@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from uuid import UUID
 
-from pipeline.jobs import Job, JobStatus, Progress, Tenant
+from pipeline.jobs import Job, JobStatus, Progress, Tenant, Usage
 from pipeline.store.rules import Secrets
 from pipeline.transcript import Transcript
 
@@ -30,9 +30,8 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One that has ended; whoever settles twice with its token finds here what became of it."""
+    """One that has ended. Whoever settles twice with its token finds here what became of it."""
 
-    token: UUID
     claimed_at: float
     ended_at: float
     waited_seconds: float
@@ -85,7 +84,7 @@ class KeyRow:
 
 @dataclass(frozen=True, slots=True)
 class UsageRow:
-    """What a job has cost by the attempt that ended it; it outlives the job."""
+    """What a job has cost by the attempt that ended it. It outlives the job."""
 
     job: UUID
     tenant: Tenant
@@ -93,11 +92,7 @@ class UsageRow:
     outcome: JobStatus
     mode: str
     model: str | None
-    ended_at: float
-    media_seconds: float
-    track_seconds: float
-    speech_seconds: float
-    processing_seconds: float
+    usage: Usage | None
     engine_seconds: float
 
 

@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 
 import anyio
 
-from pipeline.jobs import JobStatus, Tenant, Usage
+from pipeline.jobs import JobStatus, Tenant
 from pipeline.settings import QueueSettings
 from pipeline.store.memory.rows import DeliveryRow, File, JobRow, KeyRow, UsageRow
 from pipeline.store.memory.turns import Turns
@@ -81,28 +81,7 @@ class Tables:
         return math.inf if seconds is None else seconds
 
     def _count(self, row: JobRow, engine_seconds: float) -> None:
-        job, used = row.job, row.job.usage or _NOTHING
+        job, model = row.job, row.transcript.engine.model if row.transcript else None
         self.usage[job.id] = UsageRow(
-            job=job.id,
-            tenant=job.tenant,
-            attempt=job.attempt,
-            outcome=job.status,
-            mode=job.request.processing_mode,
-            model=row.transcript.engine.model if row.transcript else None,
-            ended_at=self.now(),
-            media_seconds=used.media_seconds,
-            track_seconds=used.track_seconds,
-            speech_seconds=used.speech_seconds,
-            processing_seconds=used.processing_seconds,
-            engine_seconds=engine_seconds,
+            job.id, job.tenant, job.attempt, job.status, job.request.processing_mode, model, job.usage, engine_seconds
         )
-
-
-_NOTHING = Usage(
-    media_seconds=0.0,
-    track_seconds=0.0,
-    speech_seconds=0.0,
-    queue_seconds=0.0,
-    processing_seconds=0.0,
-    realtime_factor=None,
-)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -115,8 +115,8 @@ async def begun(store: Store) -> Claim:
     return taken
 
 
-async def due(store: Store, *, limit: int = 100) -> Sequence[Delivery]:
-    return await store.outbox().due(limit=limit, lease_seconds=LEASE)
+async def due(store: Store, *, limit: int = 100, besides: Collection[Tenant] = ()) -> Sequence[Delivery]:
+    return await store.outbox().due(limit=limit, lease_seconds=LEASE, besides=besides)
 
 
 async def nothing_ready(store: Store) -> bool:

@@ -162,6 +162,13 @@ class TestTheOutbox:
         assert [delivery.job for delivery in await due(store, limit=2)] == jobs[:2]
         assert [delivery.job for delivery in await due(store, limit=2)] == jobs[2:]
 
+    async def test_tenants_may_be_passed_over(self, store: Store) -> None:
+        for tenant in (ACME, GLOBEX):
+            await store.tenant(tenant).cancel((await submit(store, tenant, callback_url=HOOK)).id)
+
+        assert [delivery.tenant for delivery in await due(store, besides=[ACME])] == [GLOBEX]
+        assert [delivery.tenant for delivery in await due(store)] == [ACME]
+
     async def test_it_is_told_though_the_job_is_deleted(self, store: Store) -> None:
         job = await submit(store, callback_url=HOOK)
         await store.queue().commit(await claim(store), TRANSCRIPT, USAGE)
