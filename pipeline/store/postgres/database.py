@@ -18,7 +18,7 @@ from pipeline.store.postgres.queries import SQL
 Result = TypeVar("Result")
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
 
-UNIT_SECONDS: Final = 5.0  # far above what any statement takes, far below a lease
+UNIT_SECONDS: Final = 5.0  # far above what any statement takes, far below a lease; the statement "enter" says so too
 
 # Nothing that happens before there is a connection is a statement's fault: a password that was changed, say.
 _CONNECTING: Final = (OSError, asyncpg.PostgresError, asyncpg.InternalClientError)
@@ -29,6 +29,7 @@ _TROUBLE: Final = (
     OSError,
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.InsufficientResourcesError,
     asyncpg.PostgresSystemError,
     asyncpg.InternalServerError,
