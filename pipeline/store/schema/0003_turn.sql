@@ -1,0 +1,165 @@
+-- Who is let into the turn, and what the door may do beyond the rows of its tenant.
+--
+-- Functions are only where the door has to reach further than it may. All else is statements, of which each release
+-- brings its own: a function would change under an older replica that works beside this.
+
+
+-- What a tenant's place in the turn is locked by. Whoever gives it work, or room for more, holds this shared until the
+-- commit; a claim that takes it out of the turn tries for it alone, and looks again only then: so no news is overlooked.
+CREATE FUNCTION antiphon.turn_key(tenant text) RETURNS bigint
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN hashtextextended(tenant, 7577);  -- any seed that no other lock of this database has
+
+
+-- Let tenants into the turn that have a job to be claimed. Whoever was away starts where the turn is now: idling saves
+-- nothing up. It has to see all tenants, which the door may not: hence it runs as its owner. Each statement sees what
+-- was committed before it, also while the one above it waited for its locks; all go by name, so none waits in a circle.
+CREATE FUNCTION antiphon.wake(names text[]) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock_shared(antiphon.turn_key(name))
+    FROM (SELECT DISTINCT unnest(names) AS name ORDER BY name) AS ordered;
+
+    INSERT INTO antiphon.tenants (tenant_id)
+    SELECT name FROM (SELECT DISTINCT unnest(names) AS name ORDER BY name) AS ordered
+    WHERE NOT EXISTS (SELECT FROM antiphon.tenants WHERE tenant_id = name)
+    ON CONFLICT DO NOTHING;
+
+    WITH away AS (
+        SELECT tenant_id FROM antiphon.tenants
+        WHERE tenant_id = ANY (names) AND NOT ready AND (
+            SELECT true FROM antiphon.jobs
+            WHERE jobs.tenant_id = tenants.tenant_id AND status = 'pending' AND next_attempt_at IS NULL
+            ORDER BY priority DESC, seq LIMIT 1)
+        ORDER BY tenant_id
+        FOR NO KEY UPDATE
+    ), level AS (
+        SELECT coalesce(
+            (SELECT min(cost) FROM antiphon.tenants WHERE ready),
+            (SELECT max(cost) FROM antiphon.tenants WHERE NOT ready)) AS cost
+    )
+    UPDATE antiphon.tenants SET ready = true, cost = greatest(tenants.cost, level.cost)
+    FROM away, level WHERE tenants.tenant_id = away.tenant_id;
+END $$;
+
+
+-- The processing mode of a request, found in its text: a document with \u0000 in it cannot be looked into. What a client
+-- wrote before this member has its quotes escaped, and cannot be taken for it.
+CREATE FUNCTION antiphon.mode(request json) RETURNS text
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN coalesce(substring(request::text FROM '"processing_mode": ?"(\w+)"'), 'downmix');
+
+
+-- What the door may do beyond what its policies let it. Each of these functions runs as the chain and knows the tenant
+-- from the transaction's setting alone: without one, whatever it is asked for is not there.
+
+CREATE FUNCTION antiphon.wake_own() RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT antiphon.wake(ARRAY[current_setting('app.tenant_id', true)])
+    WHERE current_setting('app.tenant_id', true) <> '';
+$$;
+
+
+-- What the job was before: 'pending', and it is cancelled; 'running', and its worker has been asked to stop; an end,
+-- and nothing has happened; or NULL, and there is none.
+CREATE FUNCTION antiphon.cancel_own(wanted uuid) RETURNS text
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    job antiphon.jobs;
+BEGIN
+    SELECT * INTO job FROM antiphon.jobs
+    WHERE id = wanted AND tenant_id = current_setting('app.tenant_id', true)
+    FOR NO KEY UPDATE;
+
+    IF job.status = 'running' THEN
+        UPDATE antiphon.jobs SET cancel_requested_at = coalesce(cancel_requested_at, now()) WHERE id = wanted;
+    ELSIF job.status = 'pending' THEN
+        UPDATE antiphon.jobs
+        SET status = 'cancelled', completed_at = now(), next_attempt_at = NULL, secrets = NULL, callback_url = NULL,
+            uploads = '{}', expires_at = now() + make_interval(secs => retention_seconds)
+        WHERE id = wanted;
+        UPDATE antiphon.uploads SET job_id = NULL, discarded = true WHERE job_id = wanted;
+        DELETE FROM antiphon.checkpoints WHERE job_id = wanted;
+        INSERT INTO antiphon.usage (job_id, tenant_id, attempt, outcome, mode, created_at)
+        VALUES (wanted, job.tenant_id, job.attempt, 'cancelled', antiphon.mode(job.request), job.created_at);
+        INSERT INTO antiphon.deliveries (tenant_id, job_id, url, status, external_id)
+        SELECT job.tenant_id, wanted, job.callback_url, 'cancelled', job.external_id
+        WHERE job.callback_url IS NOT NULL;
+    END IF;
+    RETURN job.status;
+END $$;
+
+
+-- What the job was before it was erased, or NULL: there is none. The lease goes first, as in every settling statement,
+-- so that the two wait for each other and never in a circle. 'claimed': it was, between these two steps; erasing the
+-- lease now could close the circle, so nothing has happened, and the next call finds it.
+CREATE FUNCTION antiphon.delete_own(wanted uuid) RETURNS text
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    job antiphon.jobs;
+    leased boolean;
+BEGIN
+    DELETE FROM antiphon.leases WHERE job_id = wanted AND tenant_id = current_setting('app.tenant_id', true);
+    leased := FOUND;
+    SELECT * INTO job FROM antiphon.jobs
+    WHERE id = wanted AND tenant_id = current_setting('app.tenant_id', true)
+    FOR UPDATE;
+
+    IF job.status = 'running' AND NOT leased THEN
+        RETURN 'claimed';
+    END IF;
+    IF job.status IN ('pending', 'running') THEN
+        INSERT INTO antiphon.usage (job_id, tenant_id, attempt, outcome, mode, created_at)
+        VALUES (wanted, job.tenant_id, job.attempt, 'cancelled', antiphon.mode(job.request), job.created_at);
+    END IF;
+    UPDATE antiphon.uploads SET job_id = NULL, discarded = true WHERE job_id = job.id;
+    DELETE FROM antiphon.jobs WHERE id = job.id;
+    IF leased THEN
+        PERFORM antiphon.wake_own();  -- there may be room again under the tenant's limit
+    END IF;
+    RETURN job.status;
+END $$;
+
+
+-- How many tenants are served before this one, by the turn as it is; NULL: it was never in it.
+CREATE FUNCTION antiphon.ahead_of_own() RETURNS bigint
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT (SELECT count(*) FROM antiphon.tenants AS other
+            WHERE other.ready AND (other.cost, other.tenant_id) < (own.cost, own.tenant_id))
+    FROM antiphon.tenants AS own
+    WHERE own.tenant_id = current_setting('app.tenant_id', true);
+$$;
+
+
+-- How many jobs were begun in the last five minutes, of all tenants: those that run, and those that have ended since.
+CREATE FUNCTION antiphon.begun_lately() RETURNS bigint
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT (SELECT count(*) FROM antiphon.leases WHERE claimed_at > now() - interval '5 minutes')
+         + (SELECT count(*) FROM antiphon.attempts
+            WHERE ended_at > now() - interval '5 minutes' AND started_at > now() - interval '5 minutes');
+$$;
+
+
+REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA antiphon FROM PUBLIC;
+GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA antiphon TO antiphon_chain;
+GRANT EXECUTE ON FUNCTION antiphon.wake_own(), antiphon.cancel_own(uuid), antiphon.delete_own(uuid),
+    antiphon.ahead_of_own(), antiphon.begun_lately() TO antiphon_door;
+GRANT CREATE ON SCHEMA antiphon TO antiphon_chain;  -- which an owner has to have at this moment, and never again
+ALTER FUNCTION antiphon.wake(text[]) OWNER TO antiphon_chain;
+ALTER FUNCTION antiphon.wake_own() OWNER TO antiphon_chain;
+ALTER FUNCTION antiphon.cancel_own(uuid) OWNER TO antiphon_chain;
+ALTER FUNCTION antiphon.delete_own(uuid) OWNER TO antiphon_chain;
+ALTER FUNCTION antiphon.ahead_of_own() OWNER TO antiphon_chain;
+ALTER FUNCTION antiphon.begun_lately() OWNER TO antiphon_chain;
+REVOKE CREATE ON SCHEMA antiphon FROM antiphon_chain;
+
+-- What waits already is in the turn from the start.
+SET LOCAL ROLE antiphon_chain;
+SELECT antiphon.wake(array(SELECT DISTINCT tenant_id FROM antiphon.jobs WHERE status = 'pending'));
+RESET ROLE;
