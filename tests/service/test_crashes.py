@@ -49,7 +49,7 @@ def test_a_job_whose_worker_is_killed_completes_once_after_the_next_start(
 
 @pytest.mark.full
 def test_a_job_that_kills_its_worker_every_time_fails_in_the_end(installation: Installation, media: Path) -> None:
-    installation.settings["QUEUE__MAX_ATTEMPTS"] = "2"
+    installation.settings["QUEUE__MAX_LOSSES"] = "2"
     installation.speak(faults=[{"mark": "deadly", "kind": "lost"}])
     with installation.serving() as service:
         job_id = service.submit(media / "jfk.flac", prompt="deadly")
