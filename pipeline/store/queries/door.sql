@@ -10,7 +10,9 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
 RETURNING id, tenant_id, request, uploads, status, attempt, max_attempts, losses, created_at, started_at, completed_at,
     next_attempt_at, progress, error, last_error, usage, warnings, (
         SELECT most
-        FROM (SELECT coalesce((SELECT max_pending FROM antiphon.tenants WHERE tenant_id = $2), $13::integer)) AS terms (most)
+        FROM (
+            SELECT coalesce((SELECT max_pending FROM antiphon.tenants WHERE tenant_id = $2), $13::integer)
+        ) AS terms (most)
         WHERE most IS NOT NULL AND most <= (
             SELECT count(*) FROM (
                 SELECT FROM antiphon.jobs WHERE tenant_id = $2 AND status = 'pending' AND next_attempt_at IS NULL
@@ -37,8 +39,9 @@ FROM antiphon.idempotency_keys JOIN antiphon.jobs ON jobs.id = job_id
 WHERE idempotency_keys.tenant_id = $1 AND key = $2;
 
 -- name: get
-SELECT id, jobs.tenant_id, request, uploads, status, attempt, max_attempts, losses, created_at, started_at, completed_at,
-    next_attempt_at, coalesce(leases.progress, jobs.progress) AS progress, error, last_error, usage, warnings
+SELECT id, jobs.tenant_id, request, uploads, status, attempt, max_attempts, losses, created_at, started_at,
+    completed_at, next_attempt_at, coalesce(leases.progress, jobs.progress) AS progress, error, last_error, usage,
+    warnings
 FROM antiphon.jobs LEFT JOIN antiphon.leases ON leases.job_id = jobs.id
 WHERE jobs.id = $1 AND jobs.tenant_id = $2;
 
@@ -49,16 +52,19 @@ FROM antiphon.jobs LEFT JOIN antiphon.transcripts ON transcripts.job_id = jobs.i
 WHERE jobs.id = $1 AND jobs.tenant_id = $2;
 
 -- name: in_order
--- Before list: how many jobs a tenant has is kept from the planner, which would rather sort them all than read its index.
+-- Before list: how many jobs a tenant has is kept from the planner, which would rather sort them all than read them in
+-- the order of their index.
 SELECT set_config('enable_sort', 'off', true), set_config('enable_bitmapscan', 'off', true);
 
 -- name: list
 -- A comparison that is always there is one that the index can use: hence the furthest values in place of NULL.
-SELECT id, jobs.tenant_id, request, uploads, status, attempt, max_attempts, losses, created_at, started_at, completed_at,
-    next_attempt_at, coalesce(leases.progress, jobs.progress) AS progress, error, last_error, usage, warnings
+SELECT id, jobs.tenant_id, request, uploads, status, attempt, max_attempts, losses, created_at, started_at,
+    completed_at, next_attempt_at, coalesce(leases.progress, jobs.progress) AS progress, error, last_error, usage,
+    warnings
 FROM antiphon.jobs LEFT JOIN antiphon.leases ON leases.job_id = jobs.id
 WHERE jobs.tenant_id = $1
-    AND (created_at, id) < (coalesce($3, 'infinity'::timestamptz), coalesce($4, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid))
+    AND (created_at, id) <
+        (coalesce($3, 'infinity'::timestamptz), coalesce($4, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid))
     AND created_at > coalesce($5, '-infinity'::timestamptz) AND created_at < coalesce($6, 'infinity'::timestamptz)
     AND ($7::text IS NULL OR status = $7) AND ($8::text IS NULL OR external_id = $8)
 ORDER BY created_at DESC, id DESC
