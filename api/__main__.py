@@ -82,24 +82,31 @@ def transcribe(settings: Settings, asked: argparse.Namespace) -> int:
 
 
 def token(settings: Settings, asked: argparse.Namespace) -> int:
-    from api.secret import kept_at, with_secret
     from api.security import issue_token
 
-    kept = kept_at(settings).absolute()
-    new = not kept.exists() and settings.auth.secret is None
-    auth = with_secret(settings).auth
-    if new:
-        _say(f"No key was kept yet; {kept} is a new one. Only a service with this DATA_DIR takes its tokens.")
-    print(issue_token(auth, asked.tenant, seconds=int(asked.hours * 3600)))
+    print(issue_token(_keyed(settings).auth, asked.tenant, seconds=int(asked.hours * 3600)))
     return 0
 
 
 def webhook_secret(settings: Settings, asked: argparse.Namespace) -> int:
-    from api.secret import spelled, webhook_key, webhook_master, with_secret
+    from api.secret import spelled, webhook_key, webhook_master
     from api.security import tenant_named
 
-    print(spelled(webhook_key(webhook_master(with_secret(settings)), tenant_named(asked.tenant))))
+    master = webhook_master(settings if settings.webhooks.secret else _keyed(settings))
+    print(spelled(webhook_key(master, tenant_named(asked.tenant))))
     return 0
+
+
+def _keyed(settings: Settings) -> Settings:
+    """The same settings, with a key; of one that was made just now no running service knows."""
+    from api.secret import kept_at, with_secret
+
+    kept = kept_at(settings).absolute()
+    new = not kept.exists() and settings.auth.secret is None
+    keyed = with_secret(settings)
+    if new:
+        _say(f"No key was kept yet; {kept} is a new one. Only a service with this DATA_DIR goes by it.")
+    return keyed
 
 
 def manage_tenants(settings: Settings, asked: argparse.Namespace) -> int:

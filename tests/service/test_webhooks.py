@@ -40,7 +40,11 @@ def verified(home: Installation, asked: Asked) -> Any:
 def test_however_a_job_ends_its_client_hears_of_it(
     home: Installation, service: Service, media: Path, web: Web, end: str
 ) -> None:
-    media_of: dict[str, Path | str] = {"completed": media / "jfk.flac", "failed": web.url("/lost"), "cancelled": web.url("/slow")}
+    media_of: dict[str, Path | str] = {
+        "completed": media / "jfk.flac",
+        "failed": web.url("/lost"),
+        "cancelled": web.url("/slow"),
+    }
     web.answers |= {f"/{end}": answer(), "/lost": answer(status=404), "/slow": hanging}
     job_id = service.submit(media_of[end], callback_url=web.url(f"/{end}?key=hush"), external_id=f"call-{end}")
     if end == "cancelled":
@@ -75,11 +79,21 @@ def test_news_that_could_not_be_told_before_the_service_ended_is_told_by_the_nex
         assert told(web, "/later").headers["webhook-id"] == first.headers["webhook-id"]
 
 
-def test_a_secret_is_a_tenants_own_and_the_same_each_time(home: Installation, service: Service) -> None:
-    mine, again, theirs = (home.run("webhook-secret", "--tenant", name).stdout for name in ("acme", "acme", "globex"))
-    assert mine == again != theirs
-    assert mine.startswith("whsec_")
-    assert len(base64.b64decode(mine.strip().removeprefix("whsec_"))) == 32
+def test_a_secret_is_a_tenants_own_and_the_same_each_time(installation: Installation) -> None:
+    mine, again, theirs = (installation.run("webhook-secret", "--tenant", name) for name in ("acme", "acme", "globex"))
+    assert mine.stdout == again.stdout != theirs.stdout
+    assert mine.stdout.startswith("whsec_")
+    assert len(base64.b64decode(mine.stdout.strip().removeprefix("whsec_"))) == 32
+    assert str(installation.data / "secret") in mine.stderr
+    assert again.stderr == ""
+
+
+def test_a_secret_needs_no_key_where_there_is_a_master_of_its_own(installation: Installation) -> None:
+    ran = installation.run("webhook-secret", "--tenant", "acme", WEBHOOKS__SECRET="o" * 32)
+    assert (ran.returncode, ran.stderr, installation.data.exists()) == (0, "", False)
+    short = installation.run("webhook-secret", "--tenant", "acme", WEBHOOKS__SECRET="short")
+    assert (short.returncode, short.stderr.count("\n")) == (1, 1)
+    assert "WEBHOOKS__SECRET has 5 bytes" in short.stderr
 
 
 def test_callback_addresses_are_in_no_log_and_leave_the_database_with_their_news(
