@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
 
+import anyio
 import asyncpg
 import pytest
 
@@ -42,19 +45,39 @@ async def test_a_delete_that_meets_the_claim_of_its_job_takes_it_from_the_worker
     assert await admin.fetchval("SELECT array_agg(outcome) FROM antiphon.usage") == ["cancelled"]
 
 
-async def test_a_job_that_was_claimed_behind_its_lease_is_not_deleted_at_once(
-    store: PostgresStore, admin: Admin
+async def test_a_lease_that_came_behind_the_look_for_it_is_left_for_the_next_look(
+    store: PostgresStore, dsn: str, admin: Admin
 ) -> None:
-    """Erasing a lease while the job is held, as a settling statement holds the lease and wants the job, is a circle."""
+    """A settling statement may hold it and want the job: erasing it while the job is held would close a circle."""
+    job = await submit(store)
+    async with paused(dsn) as claims, opened(dsn) as doors:
+        queue = claims.queue()
+        _, looked = await meet(
+            admin,
+            claims,
+            lambda: queue.claim(replica="one", lease_seconds=LEASE),
+            lambda: doors.unit(door(ACME), lambda connection: connection.fetchval(SQL["delete_own"], job.id)),
+        )
+    assert looked.result == "claimed"
+    assert await admin.fetchval("SELECT count(*) FROM antiphon.leases") == 1
+
+
+async def test_a_running_job_that_has_lost_its_lease_can_be_deleted_too(store: PostgresStore, admin: Admin) -> None:
+    """By hand: nothing of ours leaves one behind, and nothing of ours waits for it for ever."""
     job = await submit(store)
     await claim(store)
-    async with admin.transaction():
-        await admin.execute("DELETE FROM antiphon.leases")  # the delete's own look for a lease came too early
-        await admin.execute(
-            "SELECT set_config('app.tenant_id', 'acme', true), set_config('role', 'antiphon_door', true)"
-        )
-        assert await admin.fetchval("SELECT antiphon.delete_own($1)", job.id) == "claimed"
-    assert await admin.fetchval("SELECT count(*) FROM antiphon.jobs") == 1
+    await admin.execute("DELETE FROM antiphon.leases")
+    with anyio.fail_after(10):
+        await store.tenant(ACME).delete(job.id)
+    assert await admin.fetchval("SELECT count(*) FROM antiphon.jobs") == 0
+
+
+@asynccontextmanager
+async def opened(dsn: str) -> AsyncIterator[Database]:
+    database = Database(dsn, pool_size=1, pooled=False)
+    await database.open()
+    yield database
+    await database.close()
 
 
 async def test_a_page_is_read_from_the_index_and_no_row_besides(store: PostgresStore, dsn: str, admin: Admin) -> None:
@@ -72,10 +95,8 @@ async def test_a_page_is_read_from_the_index_and_no_row_besides(store: PostgresS
         )
         return str(found)
 
-    database = Database(dsn, pool_size=1, pooled=False)
-    await database.open()
-    plan = await database.unit(door(ACME), explain)
-    await database.close()
+    async with opened(dsn) as database:
+        plan = await database.unit(door(ACME), explain)
     scanned = [node for node in nodes(json.loads(plan)[0]["Plan"]) if node.get("Relation Name") == "jobs"]
     assert [(node["Index Name"], node["Actual Rows"]) for node in scanned] == [("jobs_list", 50)]
 

@@ -109,7 +109,7 @@ BEGIN
     WHERE id = wanted AND tenant_id = current_setting('app.tenant_id', true)
     FOR UPDATE;
 
-    IF job.status = 'running' AND NOT leased THEN
+    IF NOT leased AND EXISTS (SELECT FROM antiphon.leases WHERE job_id = job.id) THEN
         RETURN 'claimed';
     END IF;
     IF job.status IN ('pending', 'running') THEN
