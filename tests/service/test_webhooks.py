@@ -91,9 +91,16 @@ def test_a_secret_is_a_tenants_own_and_the_same_each_time(installation: Installa
 def test_a_secret_needs_no_key_where_there_is_a_master_of_its_own(installation: Installation) -> None:
     ran = installation.run("webhook-secret", "--tenant", "acme", WEBHOOKS__SECRET="o" * 32)
     assert (ran.returncode, ran.stderr, installation.data.exists()) == (0, "", False)
-    short = installation.run("webhook-secret", "--tenant", "acme", WEBHOOKS__SECRET="short")
-    assert (short.returncode, short.stderr.count("\n")) == (1, 1)
-    assert "WEBHOOKS__SECRET has 5 bytes" in short.stderr
+
+
+@pytest.mark.parametrize("command", [("webhook-secret", "--tenant", "acme"), ("serve",)], ids=lambda asked: asked[0])
+def test_a_master_that_can_be_guessed_is_told_of_in_one_line(
+    installation: Installation, command: tuple[str, ...]
+) -> None:
+    ran = installation.run(*command, WEBHOOKS__SECRET="short")
+    assert (ran.returncode, ran.stdout, len(ran.stderr.splitlines())) == (1, "", 1), ran.stderr
+    assert "WEBHOOKS__SECRET has 5 bytes" in ran.stderr
+    assert installation.processes() == {}
 
 
 def test_callback_addresses_are_in_no_log_and_leave_the_database_with_their_news(
