@@ -7,7 +7,20 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from bench import Unmeasured, accuracy, align, api, crosstalk, decode, engines, faults, goodput, multitrack, overlap
+from bench import (
+    Unmeasured,
+    accuracy,
+    align,
+    api,
+    crosstalk,
+    decode,
+    engines,
+    faults,
+    goodput,
+    multitrack,
+    overlap,
+    queue,
+)
 from bench.figures import table
 from bench.machine import Machine
 from pipeline.errors import ConfigError
@@ -26,6 +39,7 @@ BENCHMARKS: Final = {
         accuracy.BENCHMARK,
         crosstalk.BENCHMARK,
         api.BENCHMARK,
+        queue.BENCHMARK,
         faults.BENCHMARK,
     )
 }

@@ -26,6 +26,12 @@ TENANTS: Final = """
     SELECT tenant_id, true, 10 * (row_number() OVER (ORDER BY tenant_id)) / $1::float8
     FROM antiphon.jobs WHERE tenant_id LIKE 'tenant-%' GROUP BY tenant_id"""
 
+EMPTY: Final = "TRUNCATE antiphon.jobs, antiphon.tenants, antiphon.charges, antiphon.usage, antiphon.deliveries CASCADE"
+
+
+async def empty(admin: asyncpg.Connection[asyncpg.Record]) -> None:
+    await admin.execute(EMPTY)
+
 
 async def fill(admin: asyncpg.Connection[asyncpg.Record], *, jobs: int, tenants: int) -> None:
     """``admin``: a superuser, who is bound by no policy. There must be none of these tenants yet."""

@@ -79,7 +79,7 @@ async def one_after_another(work: Work, jobs: int) -> Side:
         await _once(work, engine)
     wall, cpu = perf_counter() - began, process_time() - cpu
     ended = [await work.store.tenant(job.tenant).get(job.id) for job in submitted]
-    _insist([job for job in ended if job.status is not JobStatus.COMPLETED])
+    insist([job for job in ended if job.status is not JobStatus.COMPLETED])
     return Side(jobs, wall, cpu, engine, began, began + wall)
 
 
@@ -112,7 +112,7 @@ async def emptied(work: Work, jobs: int) -> Side:
         await count.all_ended.wait()
         wall, cpu = perf_counter() - began, process_time() - cpu
         line.drain()
-    _insist(count.failed)
+    insist(count.failed)
     return Side(jobs, wall, cpu, engine, engine.filled(count.last_begun), count.last_begun)
 
 
@@ -138,6 +138,6 @@ class Count(Observer):
             self.all_ended.set()
 
 
-def _insist(failed: Sequence[Job]) -> None:
+def insist(failed: Sequence[Job]) -> None:
     if failed:
         raise Unmeasured(f"{len(failed)} jobs did not complete, the first on {failed[0].request.media_url}.")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import Unmeasured, align, children, decode, goodput, overlap, plot
+from bench import Unmeasured, align, children, decode, goodput, overlap, plot, queue
 from bench.__main__ import main
 from bench.figures import Figure
 from bench.watched import Batch, Watched
@@ -29,12 +29,13 @@ def test_without_a_name_every_benchmark_is_listed_with_its_target(capsys: pytest
     assert main([]) == 0
     _, *lines = capsys.readouterr().out.splitlines()
     targets = {name: target for name, *_, target in (line.split("  ") for line in lines)}
-    assert {"overlap", "goodput", "multitrack", "align", "decode", "api"} <= targets.keys()
+    assert {"overlap", "goodput", "multitrack", "align", "decode", "api", "queue", "faults"} <= targets.keys()
     assert "≥ 0.97" in targets["overlap"]
     assert "≥ 0.97" in targets["goodput"]
     assert "≤ 1.25 × the downmix" in targets["multitrack"]
     assert "≤ 5 ms" in targets["align"]
     assert "≤ 50 ms" in targets["api"]
+    assert "≤ 2 × the plain claim" in targets["queue"]
 
 
 def test_the_overlap_of_a_mock_is_judged_against_its_target() -> None:
@@ -62,6 +63,20 @@ def test_a_late_stream_with_a_hole_is_in_time_for_us_and_not_for_whoever_joins_i
 def test_ten_minutes_of_eight_tracks_take_the_memory_of_one() -> None:
     *_, ratio = decode.memory(60, 600)
     assert ratio.verdict == "met"
+
+
+@pytest.mark.postgres
+def test_the_queue_is_judged_by_its_claims_its_cycles_and_what_the_chain_makes_of_it(tmp_path: Path) -> None:
+    extent = queue.Extent(pending=(0, 10_000), claims=20, seconds=1, cycles=40, jobs=10)
+    report = queue.measure(tmp_path, extent)
+    judged = [figure.name for figure in report.figures if figure.verdict]
+    assert judged == [
+        "claim, 10,000 waiting: 99th percentile",
+        "claim, 10,000 waiting: fair over plain",
+        "full cycles in SQL",
+        "jobs through the whole chain",
+    ]
+    assert all(figure.values[0] > 0 for figure in report.figures)
 
 
 @pytest.mark.full
