@@ -147,7 +147,7 @@ WITH lease AS (
 ), over AS (
     UPDATE antiphon.jobs
     SET status = next, completed_at = now(), losses = ended.losses + (outcome = 'lost')::int,
-        progress = reached || CASE next WHEN 'completed' THEN '{"stage": "committing", "fraction": 1.0}'::jsonb ELSE '{}' END,
+        progress = CASE next WHEN 'completed' THEN reached || '{"stage": "committing", "fraction": 1.0}' ELSE reached END,
         error = CASE next WHEN 'failed' THEN $5 END, usage = CASE next WHEN 'completed' THEN $11::json END,
         warnings = CASE next WHEN 'completed' THEN $10 ELSE ended.warnings END,
         expires_at = now() + make_interval(secs => ended.retention_seconds),
@@ -160,7 +160,8 @@ WITH lease AS (
         CASE WHEN outcome IN ('failed', 'lost') THEN $5 END, waited_seconds
     FROM fate
 ), charge AS (
-    INSERT INTO antiphon.charges (tenant_id, delta, seconds) SELECT tenant_id, $8 - charged, $8 FROM fate WHERE $8 IS NOT NULL
+    INSERT INTO antiphon.charges (tenant_id, delta, seconds)
+    SELECT tenant_id, $8 - charged, $8 FROM fate WHERE $8 IS NOT NULL
 ), said AS (
     INSERT INTO antiphon.transcripts (job_id, tenant_id, transcript)
     SELECT id, tenant_id, $9 FROM ended WHERE next = 'completed'
@@ -183,7 +184,8 @@ WITH lease AS (
 SELECT tenant_id FROM fate;
 
 -- name: forget
--- After settle and not within it, which waits for a write of checkpoints that holds the lease, but would not see its rows.
+-- After settle and not within it, which waits for a write of checkpoints that holds the lease, but does not see its
+-- rows.
 DELETE FROM antiphon.checkpoints USING antiphon.jobs
 WHERE job_id = $1 AND jobs.id = $1 AND completed_at IS NOT NULL;
 

@@ -16,6 +16,7 @@ RETURN hashtextextended(tenant, 7577);  -- any seed that no other lock of this d
 -- was committed before it, also while the one above it waited for its locks; all go by name, so none waits in a circle.
 CREATE FUNCTION antiphon.wake(names text[]) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan  -- to plan these statements takes several times as long as to run them
 AS $$
 BEGIN
     PERFORM pg_advisory_xact_lock_shared(antiphon.turn_key(name))
