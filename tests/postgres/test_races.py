@@ -220,12 +220,8 @@ async def test_a_commit_that_meets_a_cancel_ends_as_cancelled(store: PostgresSto
     job = await submit(store)
     running = await claim(store)
     async with paused(dsn) as first:
-        both = await meet(
-            admin,
-            first,
-            lambda: first.tenant(ACME).cancel(job.id),
-            lambda: store.queue().commit(running, TRANSCRIPT, USAGE),
-        )
+        cancel = partial(first.tenant(ACME).cancel, job.id)
+        both = await meet(admin, first, cancel, lambda: store.queue().commit(running, TRANSCRIPT, USAGE))
 
     assert [call.error for call in both] == [None, None]
     assert (await store.tenant(ACME).get(job.id)).status is JobStatus.CANCELLED
@@ -237,12 +233,8 @@ async def test_a_cancel_that_meets_a_commit_comes_too_late(store: PostgresStore,
     job = await submit(store)
     running = await claim(store)
     async with paused(dsn) as first:
-        _, cancel = await meet(
-            admin,
-            first,
-            lambda: first.queue().commit(running, TRANSCRIPT, USAGE),
-            lambda: store.tenant(ACME).cancel(job.id),
-        )
+        commit = partial(first.queue().commit, running, TRANSCRIPT, USAGE)
+        _, cancel = await meet(admin, first, commit, lambda: store.tenant(ACME).cancel(job.id))
 
     assert isinstance(cancel.error, JobFinished)
     assert (await store.tenant(ACME).get(job.id)).status is JobStatus.COMPLETED

@@ -5,7 +5,7 @@
 -- reading all jobs, since most tenants have one among the first.
 
 -- name: turn
--- Whose turn it is: of those that are ready, none of $1, the tenant that has cost least. Its row is the lock of a claim.
+-- Whose turn it is: of those that are ready, none of $1, the one that has cost least. Its row is the lock of a claim.
 SELECT tenant_id FROM antiphon.tenants
 WHERE ready AND tenant_id <> ALL ($1)
 ORDER BY cost, tenant_id
@@ -36,7 +36,7 @@ WITH charged AS (
     FROM antiphon.tenants WHERE tenant_id = $1
 ), room AS MATERIALIZED (
     SELECT CASE WHEN max_running IS NOT NULL
-        THEN max_running - (SELECT count(*) FROM antiphon.leases WHERE tenant_id = $1) END AS places  -- NULL: any number
+        THEN max_running - (SELECT count(*) FROM antiphon.leases WHERE tenant_id = $1) END AS places  -- NULL: any
     FROM terms
 ), head AS MATERIALIZED (
     SELECT id FROM antiphon.jobs
@@ -48,7 +48,8 @@ WITH charged AS (
 ), tenant AS (
     UPDATE antiphon.tenants
     SET usual_seconds = terms.usual_seconds,
-        cost = cost + delta / terms.weight + CASE WHEN head.id IS NULL THEN 0 ELSE terms.usual_seconds / terms.weight END
+        cost = cost + delta / terms.weight
+            + CASE WHEN head.id IS NULL THEN 0 ELSE terms.usual_seconds / terms.weight END
     FROM terms LEFT JOIN head ON true WHERE tenant_id = $1
 ), job AS (
     UPDATE antiphon.jobs
@@ -110,11 +111,11 @@ ON CONFLICT (job_id, asked) DO UPDATE SET draft = excluded.draft;
 SELECT asked, draft FROM antiphon.checkpoints WHERE job_id = $1;
 
 -- name: settle
--- $1 job, $2 token, $3 how the attempt ended, $4 progress or NULL for what the lease knows, $5 problem, $6 seconds until
+-- $1 job, $2 token, $3 how the attempt ended, $4 progress or NULL for what the lease knows, $5 problem, $6 seconds to
 -- the next attempt or NULL for none, $7 losses at which a job fails, $8 engine seconds or NULL where nobody knows,
 -- $9 transcript, $10 its warnings, $11 its usage, $12 its model.
 --
--- It begins by deleting the lease that goes with the token, and all else hangs on that row. This is the fence. The lease
+-- It begins by deleting the lease that goes with the token, and all else hangs on that row. This is the fence. A lease
 -- is locked before the job, as by everybody who locks both: a deletion that met it half way would wait in a circle.
 WITH lease AS (
     DELETE FROM antiphon.leases WHERE job_id = $1 AND token = $2 RETURNING *
@@ -147,7 +148,8 @@ WITH lease AS (
 ), over AS (
     UPDATE antiphon.jobs
     SET status = next, completed_at = now(), losses = ended.losses + (outcome = 'lost')::int,
-        progress = CASE next WHEN 'completed' THEN reached || '{"stage": "committing", "fraction": 1.0}' ELSE reached END,
+        progress = CASE next WHEN 'completed'
+            THEN reached || '{"stage": "committing", "fraction": 1.0}' ELSE reached END,
         error = CASE next WHEN 'failed' THEN $5 END, usage = CASE next WHEN 'completed' THEN $11::json END,
         warnings = CASE next WHEN 'completed' THEN $10 ELSE ended.warnings END,
         expires_at = now() + make_interval(secs => ended.retention_seconds),

@@ -38,7 +38,8 @@ WITH RECURSIVE waiting AS (
 )
 SELECT tenant_id FROM waiting LEFT JOIN antiphon.tenants USING (tenant_id)
 WHERE tenant_id IS NOT NULL AND ready IS NOT true AND coalesce(
-    (SELECT count(*) FROM antiphon.leases WHERE leases.tenant_id = waiting.tenant_id) < coalesce(max_running, $1), true);
+    (SELECT count(*) FROM antiphon.leases WHERE leases.tenant_id = waiting.tenant_id) < coalesce(max_running, $1),
+    true);
 
 -- name: expire_jobs
 WITH batch AS MATERIALIZED (

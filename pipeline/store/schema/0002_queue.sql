@@ -41,8 +41,8 @@ ALTER TABLE antiphon.attempts ADD COLUMN waited_seconds float8 NOT NULL DEFAULT 
 CREATE INDEX attempts_lately ON antiphon.attempts (ended_at);
 
 
--- One small hot row a tenant: its place in the turn. cost: engine seconds it has had, over its weight; least goes first.
--- ready: it has work and may run more of it. usual_seconds: of a job of its own, charged in advance. Every claim changes
+-- One small hot row a tenant: its place in the turn. cost: engine seconds it had, over its weight; least goes first.
+-- ready: it has work and may run more of it. usual_seconds: of a job of its own, charged in advance. Each claim changes
 -- a row, so there is room for versions in its page and vacuum comes by count and does not pause.
 CREATE TABLE antiphon.tenants (
     tenant_id     text PRIMARY KEY CHECK (length(tenant_id) BETWEEN 1 AND 128),

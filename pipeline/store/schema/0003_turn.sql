@@ -5,7 +5,7 @@
 
 
 -- What a tenant's place in the turn is locked by. Whoever gives it work, or room for more, holds this shared until the
--- commit; a claim that takes it out of the turn tries for it alone, and looks again only then: so no news is overlooked.
+-- commit; a claim that takes it out of the turn tries for it alone, and looks again only then: so no news is missed.
 CREATE FUNCTION antiphon.turn_key(tenant text) RETURNS bigint
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN hashtextextended(tenant, 7577);  -- any seed that no other lock of this database has
