@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from bench.figures import Figure
 from bench.hooks import Receiver
+from bench.replicas import Event
 from bench.server import Server
 from bench.submits import Clients
+from pipeline.observer import Ending
 
 # Whatever was killed, these count nothing.
 BREACHES: Final = {
@@ -45,6 +48,7 @@ UNTOLD: Final = "SELECT count(*) FROM antiphon.deliveries WHERE next_try_at IS N
 LOST: Final = "SELECT count(*) FROM antiphon.attempts WHERE outcome = 'lost'"
 GIVEN_BACK: Final = "SELECT count(*) FROM antiphon.attempts WHERE outcome = 'given back'"
 JOBS: Final = "SELECT id::text FROM antiphon.jobs"
+COMPLETED: Final = "SELECT id::text, attempt FROM antiphon.jobs WHERE status = 'completed'"
 DELIVERIES: Final = "SELECT job_id::text, id::text FROM antiphon.deliveries"
 
 
@@ -69,3 +73,11 @@ async def agreement(server: Server, clients: Clients, receiver: Receiver) -> lis
         Figure("events that only one side knows", [len(written ^ heard)], at_most=0),
         Figure("events with a wrong signature", [receiver.forged], at_most=0),
     ]
+
+
+async def stolen(server: Server, events: Iterable[Event]) -> Figure:
+    """Results that a worker believes it has stored, of attempts that are not those the jobs were completed by."""
+    stored = {(row[0], row[1]) for row in await server.fetch(COMPLETED)}
+    ends = (event for event in events if event["event"] == "job-ended" and event["ending"] == Ending.RESULT)
+    told = {(event["job_id"], event["attempt"]) for event in ends}
+    return Figure("results of attempts that had lost their lease", [len(told - stored)], at_most=0)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from secrets import randbits, token_hex
 from time import perf_counter
-from typing import Any, Final
+from typing import Final
 
 import anyio
 import httpx2
@@ -26,7 +26,7 @@ from api.security import issue_token
 from bench import RECORDINGS, Benchmark, audit
 from bench.figures import Figure, Report
 from bench.hooks import Receiver, receiving
-from bench.replicas import Replica
+from bench.replicas import Event, Replica
 from bench.server import Server
 from bench.strikes import STAGES, Fault, Scene
 from bench.submits import TENANTS, Clients
@@ -101,40 +101,41 @@ async def _measure(folder: Path, plan: Plan) -> Report:
         await scene.over("events that had not been told", audit.UNTOLD)
         took = perf_counter() - began
         exits = [await replica.end() for replica in scene.replicas]
+        events = [event for replica in scene.replicas for life in replica.lives for event in life.events()]
         figures = [
-            *_struck(plan, scene, exits),
+            *_struck(plan, scene, events, exits),
             Figure("repaired by a sweep", [(await scene.queue.sweep()).repaired], at_most=0),
             *await audit.breaches(scene.server),
             *await audit.agreement(scene.server, clients, receiver),
+            await audit.stolen(scene.server, events),
         ]
     return Report("faults", _told(plan, took), figures)
 
 
-def _struck(plan: Plan, scene: Scene, exits: Sequence[int]) -> Iterator[Figure]:
+def _struck(plan: Plan, scene: Scene, events: Sequence[Event], exits: Sequence[int]) -> Iterator[Figure]:
     """Whether the faults did bite, and the replicas' own account of it."""
-    events = [event for replica in scene.replicas for life in replica.lives for event in life.events()]
     refused = [any(map(_lost, life.events(since))) for life, since in scene.held]
     for fault, times in plan.faults.items():
         yield Figure(fault, [times])
-    yield Figure(
-        "stages at work when a replica was killed", [len(scene.seen)], f"of {len(STAGES)}", at_least=plan.stages
-    )
+    for stage in STAGES:
+        yield Figure(f"kills while the {stage} was at work", [scene.seen[stage]])
+    yield Figure("stages caught at work by a kill", [len(scene.seen)], f"of {len(STAGES)}", at_least=plan.stages)
     yield Figure("zombies that were refused", [sum(refused)], at_least=plan.faults[Fault.ZOMBIE])
     yield Figure("ends refused by the fence", [sum(map(_fenced, events))], at_least=1)
     yield Figure("sweeps of the replicas that repaired the turn", [_number(events, "turn-repaired")], at_most=0)
     yield Figure("replicas that did not end in order", [sum(map(bool, exits))], at_most=0)
 
 
-def _fenced(event: Mapping[str, Any]) -> bool:
+def _fenced(event: Event) -> bool:
     return event["event"] == "retrying" and str(event["error"]).startswith("Fenced")
 
 
-def _lost(event: Mapping[str, Any]) -> bool:
+def _lost(event: Event) -> bool:
     """A claim that was dropped since its lease was gone."""
     return event["event"] == "lease-lost" or event.get("ending") == "forfeited" or _fenced(event)
 
 
-def _number(events: Iterable[Mapping[str, Any]], name: str) -> int:
+def _number(events: Iterable[Event], name: str) -> int:
     return sum(event["event"] == name for event in events)
 
 

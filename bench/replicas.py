@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import anyio
 import httpx2
@@ -24,6 +24,8 @@ from bench.server import free_port
 PATIENCE: Final = 60.0  # seconds for a replica to start or to end, on a busy machine
 POLL_SECONDS: Final = 0.02
 
+Event: TypeAlias = Mapping[str, Any]  # a line of the log
+
 
 @dataclass(frozen=True, slots=True)
 class Life:
@@ -32,7 +34,7 @@ class Life:
     process: subprocess.Popen[bytes]
     log: Path
 
-    def events(self, since: int = 0) -> Iterator[dict[str, Any]]:
+    def events(self, since: int = 0) -> Iterator[Event]:
         """From that byte of the log on; a last line that is not whole is left out."""
         told = self.log.read_bytes()[since:].rpartition(b"\n")[0]
         return (json.loads(line) for line in told.splitlines() if line.startswith(b"{"))
