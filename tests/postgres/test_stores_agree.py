@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 
 from pipeline.store import Store
 from pipeline.store.memory import MemoryStore
@@ -17,7 +17,12 @@ from tests.postgres.conftest import wipe
 
 pytestmark = pytest.mark.postgres
 
-QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUICK = settings(
+    max_examples=60,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # a shorter course would take minutes to find
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 
 
 @pytest.fixture
@@ -54,7 +59,7 @@ async def test_both_stores_answer_alike(
 
 
 @pytest.mark.full
-@settings(QUICK, max_examples=300)
+@settings(QUICK, max_examples=200)
 @given(course=COURSES)
 async def test_both_stores_answer_alike_over_many_courses(
     course: list[Step], store: Store, pass_time: PassTime, books: Books, admin: asyncpg.Connection[asyncpg.Record]

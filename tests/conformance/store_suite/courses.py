@@ -45,7 +45,7 @@ class Step:
 
 _tenant = st.sampled_from(TENANTS)
 _owner = st.sampled_from([None, None, None, None, *TENANTS])  # None: whose job it is
-_ago = st.sampled_from([0, 0, 0, 1, 1, 2, 3, 5])  # so many before the last one, which may have ended long since
+_ago = st.sampled_from([0, 0, 0, 0, 0, 1, 1, 2, 3, 5])  # so many before the last one, which may have ended long since
 _cost = st.sampled_from([0.0, 2.5, 10.0, 45.0])
 _pause = st.sampled_from([None, 0.0, 20.0, 20.0])
 _limit = st.sampled_from([None, None, 0, 1, 2])
@@ -56,9 +56,9 @@ _retention = st.sampled_from([None, None, 0, 60])
 _ACTS: dict[str, tuple[int, st.SearchStrategy[tuple[object, ...]]]] = {
     "submit": (12, st.tuples(_tenant, _priority, st.booleans(), _retention, st.none() | _key)),
     "claim": (14, st.tuples(st.just(frozenset()) | st.frozensets(_tenant, max_size=2))),
-    "begin": (4, st.tuples(_ago)),
+    "begin": (3, st.tuples(_ago)),
     "commit": (4, st.tuples(_ago, _cost)),
-    "fail": (5, st.tuples(_ago, _cost, _pause)),
+    "fail": (8, st.tuples(_ago, _cost, _pause)),
     "give_back": (2, st.tuples(_ago, _cost)),
     "stop": (2, st.tuples(_ago, _cost)),
     "renew": (2, st.tuples()),
@@ -70,7 +70,7 @@ _ACTS: dict[str, tuple[int, st.SearchStrategy[tuple[object, ...]]]] = {
     "made_with": (1, st.tuples(_tenant, _key)),
     "wait": (4, st.tuples(st.sampled_from([40.0, 100.0]))),
     "tend": (8, st.tuples(st.sampled_from([0.0, 40.0, 100.0]))),
-    "lose": (8, st.tuples(_ago)),
+    "lose": (6, st.tuples(_ago)),
     "void": (1, st.tuples()),
     "sweep": (1, st.tuples()),
     "deliver": (2, st.tuples(_pause)),
