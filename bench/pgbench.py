@@ -18,6 +18,8 @@ from pipeline.store.rules import divide
 
 CONNECTIONS: Final = 4
 TENANT: Final = ":tenant"
+SERVED: Final = ":turn_tenant_id"
+CLAIMED: Final = "nullif(:id, '')::uuid"  # a tenant may turn out to have no work, and then nothing is settled
 
 
 def _spelled(name: str, *values: str) -> str:
@@ -47,12 +49,12 @@ def _submit() -> str:
 def _claim() -> str:
     return _transaction(
         "antiphon_chain",
-        _spelled("turn", "'{}'::text[]") + r" \gset",
-        _spelled("claim", ":tenant_id", ":token", "'pgbench'", "60.0", "NULL::integer") + r" \gset",
+        _spelled("turn", "'{}'::text[]") + r" \gset turn_",
+        _spelled("claim", SERVED, ":token", "'pgbench'", "60.0", "NULL::integer") + r" \gset",
         r"\if :spent",
-        _spelled("lock_turn", ":tenant_id") + r" AS alone \gset",
+        _spelled("lock_turn", SERVED) + r" AS alone \gset",
         r"\if :alone",
-        _spelled("leave_turn", ":tenant_id", "NULL::integer") + ";",
+        _spelled("leave_turn", SERVED, "NULL::integer") + ";",
         r"\endif",
         r"\endif",
         durable="off",
@@ -64,9 +66,9 @@ def _settle() -> str:
     documents = (_document(TRANSCRIPT.model_dump_json()), "'[]'::json", _document(USAGE.model_dump_json()))
     return _transaction(
         "antiphon_chain",
-        _spelled("settle", ":id", ":token", "'completed'", *nothing, *documents, "'mock'") + ";",
-        _spelled("forget", ":id") + ";",
-        _spelled("wake", "ARRAY[:tenant_id]::text[]") + ";",
+        _spelled("settle", CLAIMED, ":token", "'completed'", *nothing, *documents, "'mock'") + ";",
+        _spelled("forget", CLAIMED) + ";",
+        _spelled("wake", f"ARRAY[{SERVED}]::text[]") + ";",
     )
 
 
