@@ -31,6 +31,8 @@ FIRST_PAUSE: Final = 5.0
 LONGEST_PAUSE: Final = 6 * 3600.0
 JITTER: Final = 0.2
 PASSING: Final = frozenset({408, 429})  # besides 5xx; whatever else is refused will be refused again
+# Deliveries of one tenant at once: its endpoint may hang, and hands are for everybody's news.
+SHARE: Final = 2
 # Beyond a try's own time, for writing down how it went while the database is slow.
 LEASE_MARGIN: Final = 30.0
 
@@ -98,7 +100,7 @@ class WebhookSender:
     async def _due(self) -> Sequence[Delivery]:
         """One at most."""
         lease_seconds = self._settings.timeout_seconds + LEASE_MARGIN
-        besides = {tenant for tenant in self._sending if self._sending.count(tenant) >= self._share}
+        besides = {tenant for tenant in self._sending if self._sending.count(tenant) >= SHARE}
         return await self._outbox.due(limit=1, lease_seconds=lease_seconds, besides=besides)
 
     async def _try(self, pool: httpcore2.AsyncConnectionPool, delivery: Delivery) -> Tried:

@@ -136,7 +136,9 @@ class WebhookSettings(Section):
     )
     timeout_seconds: Positive = Field(10.0, description="One try, from the connection to the end of the answer.")
     max_tries: Count = Field(16, description="With pauses that double from 5 s to 6 h: about a day.")
-    workers: Count = Field(4, description="Deliveries at once.")
+    workers: Count = Field(
+        32, description="Deliveries at once, two a tenant: fifteen whose endpoints hang leave hands for everybody else."
+    )
 
 
 class AuthSettings(Section):
