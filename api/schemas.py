@@ -124,13 +124,15 @@ class JobPage(View):
 
 
 class StandingView(View):
-    """How the tenant's own jobs stand in the queue."""
+    """How the tenant's own jobs stand in the queue. Only ahead and starts_in_seconds depend on other tenants."""
 
     pending: int
     running: int
     oldest_seconds: float | None = Field(description="How long the oldest waiting job has been ready; null: none is.")
-    ahead: int | None = Field(description="Jobs, of whomever, that are likely to begin before the next one of these.")
-    starts_in_seconds: float | None = Field(description="Until then, at the pace of late; null: it cannot be told.")
+    ahead: int | None = Field(
+        description="Other tenants whose turn comes before; null: nothing waits, or as many of its jobs run as may."
+    )
+    starts_in_seconds: float | None = Field(description="Until its turn, at the pace of late; null: it cannot be told.")
 
     @classmethod
     def of(cls, standing: Standing) -> StandingView:

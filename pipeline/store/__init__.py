@@ -71,8 +71,9 @@ class Listing:
 class Standing:
     """A tenant's own place in the queue. ``oldest_seconds``: how long its oldest waiting job has been ready.
 
-    ``ahead``: jobs of all tenants that are served before its next one, as it looks now; ``starts_in`` seconds by how
-    fast jobs were begun lately. Both ``None`` where nothing of it waits, or nothing was begun lately.
+    ``ahead``: other tenants whose turn comes before its own, as it looks now; ``starts_in`` seconds by how fast jobs
+    were begun lately, ``None`` where none was. Both ``None`` where it is not in the turn: nothing of it waits, or as
+    many of its jobs run as may. They alone tell of the whole queue, and so depend on others.
     """
 
     pending: int

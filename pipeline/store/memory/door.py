@@ -104,7 +104,7 @@ class MemoryTenantJobs:
         if not ready:
             return Standing(pending, running)
         ahead, a_second = tables.turns.ahead(self._tenant), pace(tables)
-        starts_in = (ahead + 1) / a_second if a_second else None
+        starts_in = (ahead + 1) / a_second if ahead is not None and a_second else None
         return Standing(pending, running, tables.now() - min(ready), ahead, starts_in)
 
     def _insert(self, request: JobRequest, uploads: tuple[UUID, ...], trace: Mapping[str, str]) -> Job:

@@ -102,9 +102,10 @@ class Turns:
     def may_run(self, place: Place) -> bool:
         return self.head(place.terms.tenant) is not None and self.has_room(place)
 
-    def ahead(self, tenant: Tenant) -> int:
-        """How many tenants are ready and come before this one."""
-        return sum(place.ready and place.order < self.places[tenant].order for place in self.places.values())
+    def ahead(self, tenant: Tenant) -> int | None:
+        """How many tenants are ready and come before this one; ``None`` where this one is not ready itself."""
+        own = self.places[tenant]
+        return sum(place.ready and place.order < own.order for place in self.places.values()) if own.ready else None
 
     def _in_turn(self, besides: Collection[Tenant]) -> Iterator[Place]:
         """Each time the first of those that are ready; who has been served no longer comes again within one claim."""

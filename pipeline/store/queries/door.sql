@@ -77,7 +77,7 @@ SELECT antiphon.cancel_own($1);
 SELECT antiphon.delete_own($1);
 
 -- name: standing
--- ahead and starts_in only where something may be claimed: the jobs of each tenant before this one, and its own next.
+-- ahead and starts_in only where something may be claimed: a job of each tenant before this one, and its own next.
 WITH ready AS (
     SELECT count(*) AS jobs, min(ready_at) AS since
     FROM antiphon.jobs WHERE tenant_id = $1 AND status = 'pending' AND next_attempt_at IS NULL

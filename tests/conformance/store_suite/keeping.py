@@ -127,6 +127,19 @@ class TestStanding:
         assert (await claim(store)).job.tenant == ACME
         assert [(await store.tenant(tenant).standing()).ahead for tenant in (ACME, GLOBEX)] == [1, 0]
 
+    async def test_who_runs_as_many_as_it_may_has_no_place_until_one_has_ended(self, store: Store) -> None:
+        await store.terms().set(TenantTerms(ACME, max_running=1))
+        for tenant in (ACME, ACME, GLOBEX):
+            await submit(store, tenant)
+        running = await claim(store)
+        standing = await store.tenant(ACME).standing()
+        assert (standing.pending, standing.running, standing.ahead, standing.starts_in) == (1, 1, None, None)
+
+        await store.queue().commit(running, TRANSCRIPT, USAGE)
+        standing = await store.tenant(ACME).standing()
+        assert (standing.pending, standing.ahead) == (1, 1)
+        assert standing.starts_in is not None
+
 
 class TestHealth:
     async def test_an_empty_queue_is_all_zeros(self, store: Store) -> None:
