@@ -232,7 +232,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         },
     ),
     "read_queue": Operation(
-        "How the tenant's jobs stand in the queue.",
+        "How the tenant's jobs stand in the queue; of nothing else does an answer depend on other tenants.",
         {"application/json": {"schema": _ref(StandingView)}},
         errors=_TENANTS,
     ),

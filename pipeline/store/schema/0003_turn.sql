@@ -126,14 +126,14 @@ BEGIN
 END $$;
 
 
--- How many tenants are served before this one, by the turn as it is; NULL: it was never in it.
+-- How many tenants are served before this one, by the turn as it is; NULL: it is not in it.
 CREATE FUNCTION antiphon.ahead_of_own() RETURNS bigint
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT (SELECT count(*) FROM antiphon.tenants AS other
             WHERE other.ready AND (other.cost, other.tenant_id) < (own.cost, own.tenant_id))
     FROM antiphon.tenants AS own
-    WHERE own.tenant_id = current_setting('app.tenant_id', true);
+    WHERE own.tenant_id = current_setting('app.tenant_id', true) AND own.ready;
 $$;
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.errors import NotFound
 from pipeline.settings import QueueSettings
-from pipeline.store import Standing, Store, Swept
+from pipeline.store import Standing, Store, Swept, TenantTerms
 from tests.conformance.store_suite.making import (
     ACME,
     GLOBEX,
