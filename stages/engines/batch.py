@@ -33,18 +33,32 @@ class Ask(Entry):
 
 @dataclass(slots=True, eq=False)
 class Batch:
+    """``charged``: engine seconds of it that claims were charged before its end, by their windows."""
+
     asks: Sequence[Ask]
     cancel: CancelFlag = field(default_factory=CancelFlag)
+    charged: dict[Ask, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for ask in self.asks:
             ask.batch = self
 
+    def leave(self, ask: Ask, seconds: float) -> None:
+        """Nobody waits for this window any more, after so many ``seconds`` of the batch. Its claim may end any moment
+        and is charged now; a batch for nobody is told to stop."""
+        self._charge(ask, seconds)
+        if all(other.given_up for other in self.asks):
+            self.cancel.set()
+
     def charge(self, seconds: float) -> None:
         """Shared by its windows in proportion to what they were expected to take, also by those nobody waits for."""
-        cost = sum(ask.cost for ask in self.asks)
         for ask in self.asks:
-            share = seconds * ask.cost / cost
-            ask.seconds += share
-            if ask.claim:
-                ask.claim.engine_seconds += share
+            ask.seconds += self._charge(ask, seconds)
+
+    def _charge(self, ask: Ask, seconds: float) -> float:
+        """The window's share; its claim is charged what it has not been yet."""
+        share = seconds * ask.cost / sum(each.cost for each in self.asks)
+        if ask.claim:
+            ask.claim.engine_seconds += share - self.charged.get(ask, 0.0)
+            self.charged[ask] = share
+        return share

@@ -197,15 +197,15 @@ class ModelRoom:
         self._arrived.set()
 
     def _leave(self, ask: Ask) -> None:
-        """It is answered, or nobody waits for it any more; a batch for nobody is told to stop."""
+        """It is answered, or nobody waits for it any more."""
         ask.given_up = True
         for line in (self._door, self._ready):
             if ask in line:
                 line.remove(ask)
         if ask.batch is None:
             ask.leave()
-        elif all(other.given_up for other in ask.batch.asks):
-            ask.batch.cancel.set()
+        elif ask.batch in self._began:
+            ask.batch.leave(ask, current_time() - self._began[ask.batch])
         if ask.admitted.is_set():
             ask.account.inside -= 1
             self._inside -= 1

@@ -10,6 +10,8 @@ import pytest
 
 from pipeline.claim import Claim
 from pipeline.jobs import Job, Tenant
+from stages.engines.batch import Ask, Batch
+from stages.engines.fairness import Account
 from stages.engines.room import Asker
 from tests.stages.asking import Watched, room_of, window
 from tests.stages.waiting import until
@@ -55,6 +57,34 @@ async def test_a_window_that_nobody_waits_for_any_more_is_charged_for_as_long_as
     await until(lambda: room.statistics().batches == 1)
     assert claim.engine_seconds == pytest.approx(room.statistics().busy_seconds)
     assert claim.engine_seconds > 0.0
+
+
+async def test_whoever_leaves_is_charged_at_once(claims: tuple[Claim, Claim]) -> None:
+    claim, _ = claims
+    engine = Watched(window_seconds=0.01)
+    room = room_of(engine)
+    async with room.open():
+        engine.gate.clear()
+        async with anyio.create_task_group() as group:
+            group.start_soon(room.ask, window(), Asker.of(claim, "0:0"))
+            await until(lambda: len(engine.batches) == 1)
+            group.cancel_scope.cancel()
+        at_once = claim.engine_seconds
+        engine.gate.set()
+        await until(lambda: room.statistics().batches == 1)
+    assert 0.0 < at_once < claim.engine_seconds == pytest.approx(room.statistics().busy_seconds)
+
+
+def test_what_was_charged_at_once_is_not_charged_again(claims: tuple[Claim, Claim]) -> None:
+    one, other = claims
+    shares = ((one, 3.0), (other, 1.0), (one, 4.0))
+    asks = [Ask(account=Account(), job=n, claim=claim, cost=cost) for n, (claim, cost) in enumerate(shares)]
+    batch = Batch(asks)
+    batch.leave(asks[0], 8.0)
+    assert (one.engine_seconds, other.engine_seconds) == (3.0, 0.0)
+    batch.charge(16.0)
+    assert (one.engine_seconds, other.engine_seconds) == (14.0, 2.0)
+    assert [ask.seconds for ask in asks] == [6.0, 2.0, 8.0]
 
 
 def test_a_claim_asks_with_the_weight_of_its_tenant(claims: tuple[Claim, Claim]) -> None:
