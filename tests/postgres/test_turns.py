@@ -20,6 +20,7 @@ from tests.conformance.store_suite.making import (
     TRANSCRIPT,
     USAGE,
     claim,
+    due,
     nothing_ready,
     submit,
 )
@@ -28,7 +29,10 @@ pytestmark = pytest.mark.postgres
 
 Admin: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
-VIEWS = ("queue_depth", "queue_lately", "queue_tenants", "queue_leases", "queue_dead")
+VIEWS = (
+    *("queue_ready", "queue_depth", "queue_lately", "queue_tenants"),
+    *("queue_leases", "queue_dead", "queue_undelivered"),
+)
 
 
 async def as_chain(admin: Admin, statement: str) -> list[asyncpg.Record]:
@@ -170,6 +174,41 @@ async def test_operators_see_whose_turn_it_is_who_works_and_what_failed(store: P
     assert tuple(lease.values()) == (running.id, "one", "pending", False)
     [dead] = await as_chain(admin, "SELECT tenant_id, code, attempt FROM antiphon.queue_dead")
     assert tuple(dead.values()) == ("acme", "media-unreachable", 1)
+
+
+async def test_operators_see_since_when_each_tenant_waits_and_jobs_that_lost_a_worker_wait_too(
+    store: PostgresStore, admin: Admin
+) -> None:
+    for tenant in (ACME, ACME, GLOBEX):
+        await submit(store, tenant)
+    await admin.execute("UPDATE antiphon.jobs SET ready_at = now() - interval '9 seconds' WHERE tenant_id = 'globex'")
+    await admin.execute("UPDATE antiphon.jobs SET attempt = 1, losses = 1 WHERE tenant_id = 'globex'")
+
+    [acme, globex] = await as_chain(admin, "SELECT * FROM antiphon.queue_tenants ORDER BY tenant_id")
+    assert (acme["pending"], globex["pending"]) == (2, 1)
+    assert acme["oldest_seconds"] < 9 <= globex["oldest_seconds"]
+    assert (await store.queue().health()).pending == 3
+
+
+async def test_operators_see_which_events_were_not_delivered_and_why(store: PostgresStore, admin: Admin) -> None:
+    for _ in range(3):
+        await submit(store, callback_url="https://app.test/hook")
+        await store.queue().commit(await claim(store), TRANSCRIPT, USAGE)
+    delivered, refused, unheard = await due(store)
+    tried = store.outbox().tried
+    await tried(delivered, seconds=0.1, status=204, error=None, retry_in=None)
+    await tried(refused, seconds=0.1, status=410, error=None, retry_in=None)
+    await tried(unheard, seconds=0.1, status=503, error=None, retry_in=0.0)
+    [again] = await due(store)
+    await tried(again, seconds=10.0, status=None, error="timeout", retry_in=5.0)
+
+    rows = await as_chain(admin, "SELECT * FROM antiphon.queue_undelivered")
+    assert {
+        (row["webhook_id"], row["tries"], row["next_try_at"] is None, row["answer"], row["error"]) for row in rows
+    } == {
+        (refused.id, 1, True, 410, None),
+        (unheard.id, 2, False, None, "timeout"),
+    }
 
 
 @pytest.mark.parametrize("view", VIEWS)
