@@ -10,6 +10,7 @@ from quart import Response
 
 from pipeline.errors import AntiphonError, Pointed
 from pipeline.jobs import Job, JobStatus, Problem, Progress, Usage
+from pipeline.news import Links
 from pipeline.store import Standing
 from pipeline.transcript import Notice, Transcript
 
@@ -57,12 +58,6 @@ class ProgressView(Progress):
         return cls(**job.progress.model_dump(), eta_seconds=_eta(job, now))
 
 
-class Links(View):
-    here: str = Field(alias="self")
-    transcript: str
-    cancel: str
-
-
 class JobSummary(View):
     """A job as its tenant sees it in a list: without what was said, and as always without the secrets it came with."""
 
@@ -87,7 +82,7 @@ class JobSummary(View):
 
     @classmethod
     def of_job(cls, job: Job) -> JobSummary:
-        here = job_path(job)
+        links = Links.of(job.id)
         return cls(
             id=str(job.id),
             status=job.status.value,
@@ -102,11 +97,11 @@ class JobSummary(View):
             max_attempts=job.max_attempts,
             next_attempt_at=job.next_attempt_at,
             progress=ProgressView.of_job(job, datetime.now(UTC)),
-            error=JobProblemView.kept(job.error, instance=here),
-            last_error=JobProblemView.kept(job.last_error, instance=here),
+            error=JobProblemView.kept(job.error, instance=links.here),
+            last_error=JobProblemView.kept(job.last_error, instance=links.here),
             warnings=job.warnings,
             usage=job.usage,
-            links=Links(here=here, transcript=f"{here}/transcript", cancel=f"{here}/cancel"),
+            links=links,
         )
 
 
@@ -147,10 +142,6 @@ class StandingView(View):
 
 def answered(view: View, status: int = 200) -> Response:
     return Response(view.model_dump_json(), status=status, content_type="application/json")
-
-
-def job_path(job: Job) -> str:
-    return f"/v1/jobs/{job.id}"
 
 
 def _eta(job: Job, now: datetime) -> float | None:

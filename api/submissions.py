@@ -27,7 +27,7 @@ from api.requests import (
     read_request,
     refuse,
 )
-from api.schemas import JobView, answered, job_path
+from api.schemas import JobView, answered
 from pipeline.errors import InvalidRequest, Pointed, UnsupportedMediaType
 from pipeline.jobs import Job, JobRequest
 from pipeline.settings import Settings
@@ -141,8 +141,9 @@ async def _discard(jobs: TenantJobs, files: _Files) -> None:
 
 
 def _accepted(job: Job) -> Response:
-    answer = answered(JobView.of(job), 202)
-    answer.headers["Location"] = job_path(job)
+    view = JobView.of(job)
+    answer = answered(view, 202)
+    answer.headers["Location"] = view.links.here
     answer.headers["Retry-After"] = RETRY_AFTER
     return answer
 

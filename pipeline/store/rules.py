@@ -7,10 +7,9 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from pydantic_core import to_json
-
 from pipeline.errors import WorkerLost
 from pipeline.jobs import JobRequest, JobStatus, Problem
+from pipeline.news import EndedJob, Links, News
 from pipeline.transcript import Stored
 
 CHUNK_BYTES: Final = 256 * 1024  # one row of an upload: large enough to stream fast, small enough to hold many at once
@@ -46,11 +45,9 @@ def unite(shown: JobRequest, secrets: Secrets) -> JobRequest:
 
 
 def event(job_id: UUID, status: JobStatus, external_id: str | None, ended_at: datetime) -> str:
-    """The body of the webhook that tells how a job ended; it holds nothing that was said."""
-    path = f"/v1/jobs/{job_id}"
-    links = {"self": path, "transcript": f"{path}/transcript", "events": f"{path}/events", "cancel": f"{path}/cancel"}
-    data = {"job_id": job_id, "status": status, "external_id": external_id, "links": links}
-    return to_json({"type": f"job.{status}", "timestamp": ended_at, "data": data}).decode()
+    """The body of the webhook that tells how a job ended."""
+    ended = EndedJob(job_id=job_id, status=status.value, external_id=external_id, links=Links.of(job_id))
+    return News(type=f"job.{status}", timestamp=ended_at, data=ended).model_dump_json()
 
 
 def worker_lost(attempt: int, *, last: bool) -> Problem:

@@ -17,7 +17,7 @@ from tests.stages.web import Asked, Web, answer, hanging
 pytestmark = pytest.mark.postgres
 
 SETTINGS = {"QUEUE__POLL_SECONDS": "0.05"}
-LINKS = {"self": "", "transcript": "/transcript", "events": "/events", "cancel": "/cancel"}
+LINKS = {"self": "", "transcript": "/transcript", "cancel": "/cancel"}
 OUTBOX = "SELECT status, url, tries, delivered_at FROM antiphon.deliveries WHERE job_id = $1"
 
 

@@ -61,7 +61,7 @@ class TestTheOutbox:
             "external_id": "call 8841",
             "links": {
                 "self": f"/v1/jobs/{job.id}",
-                **{name: f"/v1/jobs/{job.id}/{name}" for name in ("transcript", "events", "cancel")},
+                **{name: f"/v1/jobs/{job.id}/{name}" for name in ("transcript", "cancel")},
             },
         }
 
