@@ -26,6 +26,7 @@ from pipeline.errors import (
     IdempotencyMismatch,
     InvalidRequest,
     JobFinished,
+    JobGone,
     JobNotFinished,
     MalformedJson,
     NotFound,
@@ -173,6 +174,7 @@ _SUBMIT_ERRORS: Final = (
     CapabilityUnsupported,
     UrlNotAllowed,
     IdempotencyMismatch,
+    JobGone,
     QuotaExceeded,
 )
 _IDEMPOTENCY_KEY: Final[Json] = {

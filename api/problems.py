@@ -16,6 +16,7 @@ from pipeline.errors import (
     EngineUnavailable,
     Internal,
     InvalidRequest,
+    JobGone,
     MethodNotAllowed,
     NotFound,
     PayloadTooLarge,
@@ -43,6 +44,8 @@ async def answer_error(error: Exception) -> Response:
 def _told(error: Exception) -> AntiphonError:
     """What the client may know of ``error``."""
     match error:
+        case JobGone():
+            return error
         case NotFound() | HTTPException(code=404):
             return NotFound()  # one answer for a job of another tenant, for none, and for an id that cannot be one
         case AntiphonError():

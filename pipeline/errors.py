@@ -3,7 +3,7 @@
     AntiphonError                   code · status · retryable · title
     ├── RequestError                answered at the door
     │   ├── MalformedJson  InvalidRequest  CapabilityUnsupported  UnsupportedMediaType
-    │   ├── Unauthenticated  TenantClaimMissing  NotFound  MethodNotAllowed
+    │   ├── Unauthenticated  TenantClaimMissing  NotFound ◁ JobGone  MethodNotAllowed
     │   ├── JobNotFinished  JobFinished  IdempotencyMismatch  QuotaExceeded
     │   └── PayloadTooLarge  RequestTimeout  EngineUnavailable
     └── JobError                    ends an attempt, kept as the job's ``error``
@@ -113,6 +113,10 @@ class NotFound(RequestError):
     """There is nothing here."""
 
     code, status = "not-found", 404
+
+
+class JobGone(NotFound):
+    """The job of this Idempotency-Key is gone."""
 
 
 class MethodNotAllowed(RequestError):

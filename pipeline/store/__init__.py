@@ -41,7 +41,7 @@ class Upload(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyKey:
-    """What a client calls one submit, and the digest of what it sent. Kept for a day."""
+    """What a client calls one submit, and the digest of what it sent. Kept for a day, or until its job is deleted."""
 
     key: str
     digest: bytes
@@ -105,7 +105,7 @@ class TenantJobs(Protocol):
 
     async def made_with(self, key: IdempotencyKey) -> Job | None:
         """The job that was made with this key, as it was then. Raises ``pipeline.errors.IdempotencyMismatch`` when it
-        was made of something else."""
+        was made of something else, and ``JobGone`` when it was kept for its retention only."""
 
     async def discard(self, uploads: Sequence[UUID]) -> None:
         """Erase uploads that no job was made of."""

@@ -123,6 +123,18 @@ async def test_an_erased_job_takes_its_key_with_it(client: Client, store: Memory
     assert len(store.rows) == 1
 
 
+async def test_a_job_that_was_kept_for_its_time_is_not_made_again(client: Client, store: MemoryStore) -> None:
+    asked = asking(processing_mode="multitrack", retention_seconds=0)
+    first = await send_form(client, asked, *FILES)
+    await client.post(f"{first.headers['Location']}/cancel", headers=bearer())
+    await store.queue().sweep()
+    answer = await send_form(client, asked, *FILES)
+    body = await answer.get_json()
+    assert (answer.status_code, body["code"], body["retryable"]) == (404, "not-found", False)
+    assert "'one'" in body["detail"]
+    assert (store.rows, store.files) == ({}, {})
+
+
 FILES = [part("file", b"agent" * 30_000), part("file", b"caller")]
 
 

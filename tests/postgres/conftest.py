@@ -18,7 +18,7 @@ from tests.conformance.store_suite.making import Books, OpenStore, PassTime, Tri
 # Not a superuser, whom row-level security does not bind.
 LOGIN = "CREATE ROLE service LOGIN CREATEROLE PASSWORD 'service'"
 NUMBERS = count()
-ROOTS = ("jobs", "uploads", "tenants", "charges", "usage", "deliveries")  # all other rows hang on theirs
+ROOTS = ("jobs", "idempotency_keys", "uploads", "tenants", "charges", "usage", "deliveries")  # others hang on theirs
 
 
 @pytest.fixture

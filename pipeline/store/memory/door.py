@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 from anyio.lowlevel import checkpoint
 
-from pipeline.errors import IdempotencyMismatch, JobFinished, NotFound, QuotaExceeded
+from pipeline.errors import IdempotencyMismatch, JobFinished, JobGone, NotFound, QuotaExceeded
 from pipeline.jobs import Job, JobRequest, JobStatus, Tenant
 from pipeline.store import IdempotencyKey, KeyUsed, Listing, Standing
 from pipeline.store.memory import uploads as files
@@ -58,6 +58,8 @@ class MemoryTenantJobs:
         if made.digest != key.digest:
             raise IdempotencyMismatch(f"The Idempotency-Key {key.key!r} came with another request; use a new key.")
         return self._tables.rows[made.job].first
+        if made.job not in self._tables.rows:
+            raise JobGone(f"The job of Idempotency-Key {key.key!r} was kept for its time and is gone; use a new key.")
 
     async def discard(self, uploads: Sequence[UUID]) -> None:
         await checkpoint()
@@ -98,6 +100,7 @@ class MemoryTenantJobs:
 
     async def standing(self) -> Standing:
         await checkpoint()
+        self._tables.disown(job_id)
         tables, ready = self._tables, [row.ready_at for row in self._rows() if row.claimable]
         pending = sum(row.job.status is JobStatus.PENDING for row in self._rows())
         running = tables.turns.running(self._tenant)

@@ -63,12 +63,15 @@ class Tables:
             self.deliveries[delivery.id] = delivery
 
     def erase(self, row: JobRow) -> None:
-        """The job, all that hangs on it, and its keys; its usage stays, and is written now if it had not ended."""
+        """The job and all that hangs on it; its usage stays, and is written now if it had not ended."""
         if not row.job.status.ended:
             self._count(replace(row, job=replace(row.job, status=JobStatus.CANCELLED)), 0.0)
         self.forget(row.job.uploads)
         del self.rows[row.job.id]
-        for key in [key for key, made in self.keys.items() if made.job == row.job.id]:
+
+    def disown(self, job: UUID) -> None:
+        """What outlives a job that is gone after its time, and not one that was to be gone: its keys."""
+        for key in [key for key, made in self.keys.items() if made.job == job]:
             del self.keys[key]
 
     def forget(self, uploads: Collection[UUID]) -> None:

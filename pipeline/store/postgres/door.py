@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 from asyncpg import Record
 
-from pipeline.errors import IdempotencyMismatch, JobFinished, NotFound, QuotaExceeded
+from pipeline.errors import IdempotencyMismatch, JobFinished, JobGone, NotFound, QuotaExceeded
 from pipeline.jobs import PRIORITIES, Job, JobRequest, JobStatus, Progress, Tenant
 from pipeline.settings import QueueSettings
 from pipeline.store import IdempotencyKey, KeyUsed, Listing, Standing
@@ -61,6 +61,8 @@ class PostgresTenantJobs:
             return None
         if row["digest"] != key.digest:
             raise IdempotencyMismatch(f"The Idempotency-Key {key.key!r} came with another request; use a new key.")
+        if row["id"] is None:
+            raise JobGone(f"The job of Idempotency-Key {key.key!r} was kept for its time and is gone; use a new key.")
         return Job(
             id=row["id"],
             tenant=self._tenant,

@@ -34,8 +34,9 @@ RETURNING true;
 SELECT antiphon.wake_own();
 
 -- name: made_with
+-- A row without a job: it was kept for its retention, and the key is kept longer.
 SELECT idempotency_keys.digest, jobs.id, jobs.tenant_id, request, uploads, max_attempts, jobs.created_at
-FROM antiphon.idempotency_keys JOIN antiphon.jobs ON jobs.id = job_id
+FROM antiphon.idempotency_keys LEFT JOIN antiphon.jobs ON jobs.id = job_id
 WHERE idempotency_keys.tenant_id = $1 AND key = $2;
 
 -- name: get

@@ -83,7 +83,8 @@ CREATE TABLE antiphon.idempotency_keys (
     tenant_id  text NOT NULL,
     key        text NOT NULL CHECK (length(key) BETWEEN 1 AND 128),
     digest     bytea NOT NULL,
-    job_id     uuid NOT NULL REFERENCES antiphon.jobs ON DELETE CASCADE,
+-- A key holds for its day, also where its job was kept for less: job_id is NULL then, and no second job is made of it.
+    job_id     uuid REFERENCES antiphon.jobs ON DELETE SET NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (tenant_id, key)
 );

@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from pipeline.errors import IdempotencyMismatch, QuotaExceeded
+from pipeline.errors import IdempotencyMismatch, JobGone, QuotaExceeded
 from pipeline.jobs import Job
 from pipeline.store import IdempotencyKey, KeyUsed, Store, TenantTerms
 from tests.conformance.store_suite.making import (
@@ -81,6 +81,25 @@ class TestIdempotencyKeys:
     async def test_it_goes_with_its_job(self, store: Store) -> None:
         await store.tenant(ACME).delete((await submit_with(store)).id)
 
+        assert await store.tenant(ACME).made_with(KEY) is None
+        await submit_with(store)
+
+    async def test_it_outlives_a_job_that_was_kept_for_less_and_makes_no_other(
+        self, store: Store, pass_time: PassTime
+    ) -> None:
+        job = await store.tenant(ACME).submit(a_request(retention_seconds=0), key=KEY)
+        await store.tenant(ACME).cancel(job.id)
+        assert (await store.queue().sweep()).expired == 1
+
+        with pytest.raises(JobGone, match=KEY.key):
+            await store.tenant(ACME).made_with(KEY)
+        with pytest.raises(IdempotencyMismatch):
+            await store.tenant(ACME).made_with(IdempotencyKey(KEY.key, b"another"))
+        with pytest.raises(KeyUsed):
+            await submit_with(store)
+
+        await pass_time(DAY + 60)
+        await store.queue().sweep()
         assert await store.tenant(ACME).made_with(KEY) is None
         await submit_with(store)
 
