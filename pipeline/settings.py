@@ -32,7 +32,7 @@ class DatabaseSettings(Section):
     direct_dsn: SecretStr | None = Field(
         None, description="For LISTEN and migrations where dsn goes through a transaction pooler."
     )
-    pool_size: Count = Field(10, description="Connections; the chain and the door share them.")
+    pool_size: Count = Field(10, description="Connections of the door, and as many again of the chain.")
     binaries: Path | None = Field(None, description="Folder of postgres and initdb for the embedded server.")
 
 

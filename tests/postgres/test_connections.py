@@ -147,7 +147,7 @@ async def test_cancelled_calls_leak_no_connection(dsn: str, admin: Admin) -> Non
 
         async with anyio.create_task_group() as tasks:
             for _ in range(4):
-                tasks.start_soon(store.ping)
+                tasks.start_soon(store.tenant(ACME).standing)
         assert await admin.fetchval(f"SELECT count(*) {OTHERS} AND state LIKE 'idle in transaction%'") == 0
 
 

@@ -80,25 +80,43 @@ async def opened(dsn: str) -> AsyncIterator[Database]:
     await database.close()
 
 
-async def test_a_page_is_read_from_the_index_and_no_row_besides(store: PostgresStore, dsn: str, admin: Admin) -> None:
+@pytest.mark.parametrize(
+    ("status", "external_id", "rows"),
+    [
+        (None, None, 50),
+        ("pending", None, 50),
+        ("cancelled", None, 2),
+        ("failed", None, 0),
+        (None, "call-19999", 1),
+        (None, "call", 0),
+        ("pending", "call-7", 1),
+    ],
+)
+async def test_a_page_is_read_from_an_index_and_no_row_besides(
+    store: PostgresStore, dsn: str, admin: Admin, status: str | None, external_id: str | None, rows: int
+) -> None:
     await admin.execute(
-        "INSERT INTO antiphon.jobs (id, tenant_id, request, secrets, priority, max_attempts, progress, created_at)"
-        " SELECT gen_random_uuid(), 'acme', '{}', '{}', 0, 3, '{}', now() - n * interval '1 second'"
+        "INSERT INTO antiphon.jobs"
+        " (id, tenant_id, request, secrets, priority, max_attempts, progress, created_at, external_id)"
+        " SELECT gen_random_uuid(), 'acme', '{}', '{}', 0, 3, '{}', now() - n * interval '1 second', 'call-' || n"
         " FROM generate_series(1, 20000) AS n"
+    )
+    await admin.execute(
+        "UPDATE antiphon.jobs SET status = 'cancelled', completed_at = now(), secrets = NULL"
+        " WHERE external_id IN ('call-19998', 'call-19999')"
     )
     await admin.execute("ANALYZE antiphon.jobs")
 
     async def explain(connection: Connection) -> str:
         await connection.execute(SQL["in_order"])
-        found = await connection.fetchval(
-            f"EXPLAIN (ANALYZE, FORMAT JSON) {SQL['list']}", "acme", 50, None, None, None, None, None, None
-        )
-        return str(found)
+        asked = ("acme", 50, None, None, None, None, status, external_id)
+        return str(await connection.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {SQL['list']}", *asked))
 
     async with opened(dsn) as database:
         plan = await database.unit(door(ACME), explain)
     scanned = [node for node in nodes(json.loads(plan)[0]["Plan"]) if node.get("Relation Name") == "jobs"]
-    assert [(node["Index Name"], node["Actual Rows"]) for node in scanned] == [("jobs_list", 50)]
+    looked_at = [(node["Actual Rows"], node.get("Rows Removed by Filter", 0)) for node in scanned]
+    assert looked_at == [(rows, 0)], plan
 
 
 def nodes(plan: dict[str, object]) -> list[dict[str, object]]:

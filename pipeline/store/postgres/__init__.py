@@ -34,12 +34,17 @@ __all__ = ["PostgresStore", "migrate"]
 
 
 class PostgresStore:
-    """Expects the schema to be up to date (``migrate``). ``direct_dsn``: past the transaction pooler, for LISTEN."""
+    """Expects the schema to be up to date (``migrate``). ``direct_dsn``: past the transaction pooler, for LISTEN.
+
+    ``pool_size`` connections are for the door, and as many for the chain.
+    """
 
     def __init__(
         self, dsn: str, direct_dsn: str | None = None, *, pool_size: int = 10, settings: QueueSettings | None = None
     ) -> None:
-        self._database = Database(dsn, pool_size=pool_size, pooled=direct_dsn is not None)
+        # A pool each, so that however slow the lists of one tenant are, jobs begin and end beside them.
+        self._door = Database(dsn, pool_size=pool_size, pooled=direct_dsn is not None)
+        self._chain = Database(dsn, pool_size=pool_size, pooled=direct_dsn is not None)
         # For heartbeats alone: leases are kept though all others wait for a connection.
         self._beats = Database(dsn, pool_size=1, pooled=direct_dsn is not None)
         self._notices = Notices(direct_dsn or dsn, self._tell)
@@ -47,12 +52,12 @@ class PostgresStore:
         self._tasks: TaskGroup | None = None
 
     async def __aenter__(self) -> Self:
-        await self._database.open()
-        await self._beats.open()
+        for database in (self._door, self._chain, self._beats):
+            await database.open()
         self._tasks = await anyio.create_task_group().__aenter__()
         self._tasks.start_soon(self._notices.listen)
         self._tasks.start_soon(self._notices.tell)
-        self._tasks.start_soon(keep_erasing, self._database)
+        self._tasks.start_soon(keep_erasing, self._chain)
         return self
 
     async def __aexit__(
@@ -64,24 +69,24 @@ class PostgresStore:
             # Not given the error: a task group would wrap it, and it is not the tasks' own.
             await self._tasks.__aexit__(None, None, None)
         finally:
-            await self._beats.close()
-            await self._database.close()
+            for database in (self._beats, self._chain, self._door):
+                await database.close()
 
     def tenant(self, tenant: Tenant) -> PostgresTenantJobs:
-        return PostgresTenantJobs(self._database, self._notices, tenant, self._settings)
+        return PostgresTenantJobs(self._door, self._notices, tenant, self._settings)
 
     def queue(self) -> PostgresJobQueue:
-        return PostgresJobQueue(self._database, self._beats, self._notices, self._settings)
+        return PostgresJobQueue(self._chain, self._beats, self._notices, self._settings)
 
     def outbox(self) -> PostgresOutbox:
-        return PostgresOutbox(self._database)
+        return PostgresOutbox(self._chain)
 
     def terms(self) -> PostgresTerms:
-        return PostgresTerms(self._database)
+        return PostgresTerms(self._chain)
 
     async def ping(self) -> str:
-        version = await self._database.unit(CHAIN, lambda connection: connection.fetchval(SQL["ping"]))
+        version = await self._chain.unit(CHAIN, lambda connection: connection.fetchval(SQL["ping"]))
         return f"PostgreSQL {version}"
 
     async def _tell(self, channel: str) -> None:
-        await self._database.unit(CHAIN, lambda connection: connection.execute(SQL["ring"], channel))
+        await self._chain.unit(CHAIN, lambda connection: connection.execute(SQL["ring"], channel))

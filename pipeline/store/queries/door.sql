@@ -54,8 +54,9 @@ WHERE jobs.id = $1 AND jobs.tenant_id = $2;
 
 -- name: in_order
 -- Before list: how many jobs a tenant has is kept from the planner, which would rather sort them all than read them in
--- the order of their index.
-SELECT set_config('enable_sort', 'off', true), set_config('enable_bitmapscan', 'off', true);
+-- the order of their index. Planned for what is asked: what is not has no part in choosing the index.
+SELECT set_config('enable_sort', 'off', true), set_config('enable_bitmapscan', 'off', true),
+    set_config('plan_cache_mode', 'force_custom_plan', true);
 
 -- name: list
 -- A comparison that is always there is one that the index can use: hence the furthest values in place of NULL.

@@ -28,6 +28,9 @@ CREATE INDEX jobs_head ON antiphon.jobs (tenant_id, priority DESC, seq)
 CREATE INDEX jobs_due ON antiphon.jobs (next_attempt_at) WHERE next_attempt_at IS NOT NULL;
 CREATE INDEX jobs_retrying ON antiphon.jobs (tenant_id) WHERE next_attempt_at IS NOT NULL;
 CREATE INDEX jobs_list ON antiphon.jobs (tenant_id, created_at DESC, id DESC);
+CREATE INDEX jobs_list_status ON antiphon.jobs (tenant_id, status, created_at DESC, id DESC);
+CREATE INDEX jobs_list_external ON antiphon.jobs (tenant_id, external_id, created_at DESC, id DESC)
+    WHERE external_id IS NOT NULL;
 CREATE INDEX jobs_expiring ON antiphon.jobs (expires_at) WHERE expires_at IS NOT NULL;
 
 -- waits: claimed, and not begun before it is alone. charged: engine seconds that the tenant was charged in advance.
