@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 import struct
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final
 from uuid import UUID
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from quart import Response, request
 
 from api.middleware import tenant_jobs
-from api.requests import refuse, unreadable
+from api.requests import read_query, refuse, unreadable
 from api.schemas import JobPage, JobSummary, answered
 from pipeline.errors import InvalidRequest, Pointed
 from pipeline.jobs import Job, JobStatus
@@ -26,7 +27,23 @@ from pipeline.store import Listing, Place
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND: Final = timedelta(microseconds=1)
 POSITION: Final = struct.Struct(">q16s")  # microseconds since 1970, the id of the job
+TIME: Final = re.compile(  # RFC 3339, section 5.6; a parser of times takes a good deal more
+    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII | re.IGNORECASE
+)
+WHOLE: Final = re.compile(r"\d+", re.ASCII)
 MARK_BYTES: Final = 9  # with the position 33 bytes, which base64 spells in one way only
+
+
+def _spelled(text: str) -> str:
+    if not TIME.fullmatch(text):
+        raise ValueError("This must be a time with its offset from UTC, such as 2026-11-23T09:30:00Z.")
+    return text
+
+
+def _whole(text: str) -> str:
+    if not WHOLE.fullmatch(text):
+        raise ValueError("This must be a whole number.")
+    return text
 
 
 def _in_utc(moment: datetime) -> datetime:
@@ -42,7 +59,7 @@ def _storable(text: str) -> str:
     return text
 
 
-Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+Moment = Annotated[AwareDatetime, BeforeValidator(_spelled), AfterValidator(_in_utc)]
 
 
 class Filters(BaseModel):
@@ -57,22 +74,22 @@ class Filters(BaseModel):
 
 
 class Query(Filters):
-    limit: int = Field(default=50, ge=1, le=200)
+    limit: Annotated[int, BeforeValidator(_whole)] = Field(default=50, ge=1, le=200)
     cursor: str | None = None
 
 
 async def list_jobs() -> Response:
-    query = _query()
-    filters = Filters(**query.model_dump(include=set(Filters.model_fields)))
-    after = _place(query.cursor, filters) if query.cursor is not None else None
+    asked = _asked()
+    filters = Filters.model_construct(**asked.model_dump(include=set(Filters.model_fields)))
+    after = _place(asked.cursor, filters) if asked.cursor is not None else None
     # one more than is shown tells whether there is another page
-    jobs = await tenant_jobs().list(Listing(limit=query.limit + 1, after=after, **dict(filters)))
-    return answered(_page(jobs, query.limit, filters))
+    jobs = await tenant_jobs().list(Listing(limit=asked.limit + 1, after=after, **dict(filters)))
+    return answered(_page(jobs, asked.limit, filters))
 
 
-def _query() -> Query:
+def _asked() -> Query:
     try:
-        return Query.model_validate(request.args.to_dict())
+        return Query.model_validate(read_query(request.args))
     except ValidationError as error:
         raise unreadable(error) from None
 

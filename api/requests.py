@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
+from werkzeug.datastructures import MultiDict
 
 from pipeline.egress import OUR_HEADERS, check_url
 from pipeline.errors import (
@@ -156,6 +157,13 @@ def _unstorable(value: object, pointer: str) -> Iterator[Pointed]:
                 yield from _unstorable(inner, f"{pointer}/{index}")
 
 
+def read_query(given: MultiDict[str, str]) -> dict[str, str]:
+    """Raises ``InvalidRequest`` for what is asked more than once, perhaps with two meanings."""
+    twice = (name for name, values in given.lists() if len(values) > 1)
+    refuse(InvalidRequest, [Pointed(_pointer((name,)), "This may be given once.") for name in twice])
+    return given.to_dict()
+
+
 def unreadable(wrong: ValidationError) -> AntiphonError:
     """``MalformedJson``, or ``InvalidRequest`` with a pointer to each wrong member."""
     errors = wrong.errors(include_url=False, include_input=False)
@@ -180,13 +188,12 @@ _WORDS: Final[Mapping[str, str]] = {
     "string_type": "This must be a string.",
     "bool_type": "This must be true or false.",
     "int_type": "This must be a whole number.",
-    "int_parsing": "This must be a whole number.",
     "float_type": "This must be a number.",
     "finite_number": "A number must be finite.",
     "literal_error": "This must be {expected}.",
     "enum": "This must be {expected}.",
-    "datetime_from_date_parsing": "This must be a time such as 2026-11-23T09:30:00Z.",
-    "timezone_aware": "This must be a time with its offset from UTC, such as 2026-11-23T09:30:00Z.",
+    "datetime_parsing": "There is no such time.",
+    "datetime_from_date_parsing": "There is no such time.",
     "greater_than_equal": "This must be at least {ge:.15g}.",
     "less_than_equal": "This must be at most {le:.15g}.",
     "string_too_short": "This must have at least {min_length} character.",

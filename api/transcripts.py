@@ -11,6 +11,7 @@ from uuid import UUID
 from quart import Response, request
 
 from api.middleware import tenant_jobs
+from api.requests import read_query
 from pipeline.errors import InvalidRequest, JobNotFinished
 from pipeline.jobs import Job
 from pipeline.transcript import Segment, Transcript, speakers, text_of
@@ -20,10 +21,11 @@ MAX_NAMED: Final = 32  # tracks that a refusal names; it must not grow with the 
 
 async def read_transcript(job_id: UUID) -> Response:
     jobs = tenant_jobs()
-    form = _wanted()
+    asked = read_query(request.args)
+    form = _wanted(asked.get("format"))
     if (transcript := await jobs.transcript(job_id)) is None:
         raise _not_there(await jobs.get(job_id))
-    if (track := request.args.get("track")) is not None:
+    if (track := asked.get("track")) is not None:
         transcript = only(transcript, track)
     return Response(form.render(transcript), content_type=f"{form.media_type}; charset=utf-8")
 
@@ -94,9 +96,9 @@ FORMS: Final[Mapping[str, Form]] = {
 }
 
 
-def _wanted() -> Form:
-    """``?format=`` decides, then ``Accept``; whoever accepts none of ours is answered in JSON."""
-    if (name := request.args.get("format")) is None:
+def _wanted(name: str | None) -> Form:
+    """What is named decides, then ``Accept``; whoever accepts none of ours is answered in JSON."""
+    if name is None:
         best = request.accept_mimetypes.best_match([form.media_type for form in FORMS.values()])
         return next((form for form in FORMS.values() if form.media_type == best), FORMS["json"])
     if name not in FORMS:

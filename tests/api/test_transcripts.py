@@ -218,6 +218,13 @@ async def test_an_unknown_format_is_refused_with_those_there_are(client: Client,
     assert "json, text, srt, vtt, tsv" in body["detail"]
 
 
+async def test_two_formats_at_once_are_refused(client: Client, submit: Callable[..., Any]) -> None:
+    path = (await submit()).headers["Location"] + "/transcript?format=srt&format=json"
+    answer = await client.get(path, headers=bearer())
+    assert answer.status_code == 422
+    assert [error["pointer"] for error in (await answer.get_json())["errors"]] == ["/format"]
+
+
 @pytest.fixture
 async def meeting(store: MemoryStore, submit: Callable[..., Any]) -> str:
     """Where to read what two say at the same time, one of them in German, while a third is silent."""
