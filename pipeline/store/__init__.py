@@ -126,7 +126,8 @@ class TenantJobs(Protocol):
         """
 
     async def delete(self, job_id: UUID) -> None:
-        """Erase the job and all that was made of it, also while it runs; its usage stays. Raises ``NotFound``."""
+        """Erase the job and all that was made of it, also while it runs, and what is still to be told of it; its usage
+        stays. Raises ``NotFound``."""
 
     async def standing(self) -> Standing: ...
 
@@ -278,7 +279,7 @@ class Outbox(Protocol):
         self, delivery: Delivery, *, seconds: float, status: int | None, error: str | None, retry_in: float | None
     ) -> None:
         """Log a try: the answer's ``status``, or the transport's ``error``. ``retry_in`` ``None``: it is done with,
-        delivered or given up, and its URL is erased."""
+        delivered or given up, and its URL is erased. One whose job was deleted meanwhile leaves no trace."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,9 @@ class MemoryOutbox:
         self, delivery: Delivery, *, seconds: float, status: int | None, error: str | None, retry_in: float | None
     ) -> None:
         await checkpoint()
-        row = self._tables.deliveries[delivery.id]
+        row = self._tables.deliveries.get(delivery.id)
+        if row is None:
+            return
         row.log.append(Try(delivery.tries, seconds, status, error))
         if retry_in is not None:
             row.next_try_at = self._tables.now() + retry_in

@@ -70,10 +70,12 @@ class Tables:
         del self.rows[row.job.id]
 
     def disown(self, job: UUID) -> None:
-        """What outlives a job that is gone after its time, and not one that was to be gone: its keys."""
+        """What outlives a job that is gone after its time, and not one that was to be gone: its keys, and its news."""
         for key in [key for key, made in self.keys.items() if made.job == job]:
             del self.keys[key]
 
+        for delivery in [row.id for row in self.deliveries.values() if row.job == job]:
+            del self.deliveries[delivery]
     def forget(self, uploads: Collection[UUID]) -> None:
         for upload in uploads:
             self.files.pop(upload, None)

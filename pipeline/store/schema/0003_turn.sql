@@ -158,6 +158,8 @@ ALTER FUNCTION antiphon.cancel_own(uuid) OWNER TO antiphon_chain;
 ALTER FUNCTION antiphon.delete_own(uuid) OWNER TO antiphon_chain;
 ALTER FUNCTION antiphon.ahead_of_own() OWNER TO antiphon_chain;
     DELETE FROM antiphon.idempotency_keys WHERE job_id = job.id;
+    DELETE FROM antiphon.deliveries WHERE job_id = job.id;  -- no news of what is erased, and no word of the client's left
+    DELETE FROM antiphon.idempotency_keys WHERE job_id = job.id;
 ALTER FUNCTION antiphon.begun_lately() OWNER TO antiphon_chain;
 REVOKE CREATE ON SCHEMA antiphon FROM antiphon_chain;
 

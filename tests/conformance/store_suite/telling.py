@@ -169,12 +169,32 @@ class TestTheOutbox:
         assert [delivery.tenant for delivery in await due(store, besides=[ACME])] == [GLOBEX]
         assert [delivery.tenant for delivery in await due(store)] == [ACME]
 
-    async def test_it_is_told_though_the_job_is_deleted(self, store: Store) -> None:
-        job = await submit(store, callback_url=HOOK)
+    async def test_it_is_told_though_the_job_was_kept_for_less(self, store: Store) -> None:
+        job = await submit(store, callback_url=HOOK, retention_seconds=0)
         await store.queue().commit(await claim(store), TRANSCRIPT, USAGE)
         await store.tenant(ACME).delete(job.id)
 
         assert [delivery.job for delivery in await due(store)] == [job.id]
+
+    async def test_nothing_is_told_of_a_job_that_is_deleted(self, store: Store, everything: Everything) -> None:
+        kept = await submit(store, callback_url=HOOK)
+        for job in (kept, await submit(store, callback_url=HOOK, external_id="call 8841")):
+            await store.queue().commit(await claim(store), TRANSCRIPT, USAGE)
+        await store.tenant(ACME).delete(job.id)
+
+        assert "call 8841" not in await everything()
+        assert [delivery.job for delivery in await due(store)] == [kept.id]
+
+    @pytest.mark.parametrize("retry_in", [None, 0.0], ids=["done", "again"])
+    async def test_a_try_whose_job_is_deleted_meanwhile_leaves_no_trace(
+        self, store: Store, everything: Everything, books: Books, retry_in: float | None
+    ) -> None:
+        delivery = await told(store)
+        await store.tenant(ACME).delete(delivery.job)
+        await store.outbox().tried(delivery, seconds=0.5, status=503, error=None, retry_in=retry_in)
+
+        assert (await due(store), await books.tries()) == ([], [])
+        assert SECRET not in await everything()
 
 
 class TestUsage:
