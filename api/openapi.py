@@ -39,6 +39,7 @@ from pipeline.errors import (
     UrlNotAllowed,
 )
 from pipeline.jobs import JobRequest, JobStatus
+from pipeline.news import News
 from pipeline.transcript import Transcript
 
 Json = dict[str, Any]
@@ -51,17 +52,20 @@ MODELS: Final[Sequence[tuple[type[BaseModel], Literal["validation", "serializati
     (Transcript, "serialization"),
     (EngineView, "serialization"),
     (ProblemView, "serialization"),
+    (News, "serialization"),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What the document says of one route. ``content``: its good answer by media type; ``more``: added as it is."""
+    """What the document says of one route. ``content``: its good answer by media type, with these ``headers``;
+    ``more``: added as it is."""
 
     summary: str
     content: Json
     status: int = 200
     errors: tuple[type[AntiphonError], ...] = ()
+    headers: Json = field(default_factory=dict)
     more: Json = field(default_factory=dict)
 
 
@@ -82,6 +86,7 @@ def _document(rules: Iterable[Rule]) -> Json:
         "openapi": "3.1.0",
         "info": {"title": "Antiphon", "version": "1", "license": {"name": "Apache-2.0"}},
         "paths": {_template(path): _path_item(group) for path, group in by_path},
+        "webhooks": {"jobEnded": {"post": _NEWS}},
         "components": {
             "schemas": schemas["$defs"],
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
@@ -110,18 +115,28 @@ def _operation(rule: Rule) -> Json:
         "operationId": rule.endpoint,
         "summary": told.summary,
         "security": [{"token": []}] if needs_token else [],
-        "responses": {str(told.status): {"description": told.summary, "content": told.content}, **_errors(told)},
+        "responses": {str(told.status): _good(told), **_errors(told)},
         **told.more,
         "parameters": [*ids, *told.more.get("parameters", [])],
     }
 
 
+def _good(told: Operation) -> Json:
+    parts = {"description": told.summary, "headers": told.headers, "content": told.content}
+    return {name: part for name, part in parts.items() if part}
+
+
 def _errors(told: Operation) -> Json:
-    by_status: dict[int, list[str]] = {}
+    by_status: dict[int, list[type[AntiphonError]]] = {}
     for error in told.errors:
-        by_status.setdefault(error.status, []).append(error.code)
+        by_status.setdefault(error.status, []).append(error)
+    return {str(status): _bad(errors) for status, errors in by_status.items()}
+
+
+def _bad(errors: Sequence[type[AntiphonError]]) -> Json:
     content = {CONTENT_TYPE: {"schema": _ref(ProblemView)}}
-    return {str(status): {"description": ", ".join(codes), "content": content} for status, codes in by_status.items()}
+    told = {"description": ", ".join(error.code for error in errors), "content": content}
+    return {**told, "headers": _RETRY_AFTER} if any(error.retryable for error in errors) else told
 
 
 def _ref(model: type) -> Json:
@@ -131,6 +146,33 @@ def _ref(model: type) -> Json:
 def _parameter(place: str, name: str, schema: Json) -> Json:
     return {"in": place, "name": name, "required": place == "path", "schema": schema}
 
+
+_RETRY_AFTER: Final[Json] = {
+    "Retry-After": {"description": "Seconds to wait before asking again.", "schema": {"type": "integer"}}
+}
+_ACCEPTED_HEADERS: Final[Json] = {
+    **_RETRY_AFTER,
+    "Location": {"description": "Where the job is.", "schema": {"type": "string", "format": "uri-reference"}},
+    "Idempotency-Replayed": {
+        "description": "There where the key came before: the job is the one that was made then.",
+        "schema": {"const": "true"},
+    },
+}
+_NEWS: Final[Json] = {
+    "operationId": "job_ended",
+    "summary": "What callback_url is told when its job has ended, at least once, as Standard Webhooks have it.",
+    "security": [],
+    "parameters": [
+        {**_parameter("header", name, {"type": "string"}), "required": True, "description": about}
+        for name, about in (
+            ("webhook-id", "The same each time that this is told."),
+            ("webhook-timestamp", "When it was sent, in Unix seconds."),
+            ("webhook-signature", "v1, and the HMAC-SHA256 of id.timestamp.body in base64."),
+        )
+    ],
+    "requestBody": {"required": True, "content": {"application/json": {"schema": _ref(News)}}},
+    "responses": {"2XX": {"description": "It was taken; after 408, 429, 5xx or no answer it is sent again."}},
+}
 
 _STATUS: Final[Json] = {
     "application/json": {

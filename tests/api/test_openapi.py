@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 from quart import Quart
 
+from pipeline.jobs import JobStatus
+from pipeline.store.rules import event
 from tests.api.visiting import Client
 
 
@@ -60,6 +65,33 @@ async def test_the_members_of_a_job_are_those_of_the_contract(client: Client) ->
     assert set(schemas["ProblemView"]["properties"]) == {
         *("type", "title", "status", "detail", "instance", "code", "retryable", "request_id", "errors")
     }
+
+
+async def test_headers_that_answers_have_are_told_of_and_a_body_that_they_have_not_is_not(
+    client: Client, submit: Callable[..., Any]
+) -> None:
+    paths = (await document(client))["paths"]
+    accepted = paths["/v1/jobs"]["post"]["responses"]["202"]["headers"]
+    assert accepted.keys() == {"Location", "Retry-After", "Idempotency-Replayed"}
+    answer = await submit()
+    assert all(name in answer.headers for name in accepted.keys() - {"Idempotency-Replayed"})
+    for item in paths.values():
+        for operation in item.values():
+            for status in {"429", "503"} & operation["responses"].keys():
+                assert "Retry-After" in operation["responses"][status]["headers"]
+            assert "headers" not in operation["responses"].get("404", {})
+    assert "content" not in paths["/v1/jobs/{job_id}"]["delete"]["responses"]["204"]
+
+
+async def test_the_body_of_a_webhook_is_in_the_document(client: Client) -> None:
+    told = await document(client)
+    body = told["webhooks"]["jobEnded"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert body == {"$ref": "#/components/schemas/News"}
+    sent = json.loads(event(UUID(int=0), JobStatus.COMPLETED, None, datetime.now(UTC)))
+    schemas = told["components"]["schemas"]
+    assert sent.keys() == schemas["News"]["properties"].keys()
+    assert sent["data"].keys() == schemas["EndedJob"]["properties"].keys()
+    assert sent["data"]["links"].keys() == schemas["Links"]["properties"].keys()
 
 
 async def test_an_upload_is_one_file_or_several_and_what_is_asked_of_them(client: Client) -> None:
