@@ -17,7 +17,7 @@ TEND_SECONDS: Final = 1.0
 """How late a retry may begin, and a job be taken back from a worker that is gone."""
 
 SWEEP_SECONDS: Final = 30.0
-"""Nothing waits for what it erases, which has been kept for an hour at least."""
+"""Nothing waits for what it erases; a job may be read for so much longer than it was to be kept."""
 
 JITTER: Final = 0.2
 """Of a pause, so that replicas that were started together do not ask together for ever."""
