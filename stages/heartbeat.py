@@ -29,12 +29,12 @@ class Heartbeat:
     def __init__(self, queue: JobQueue, settings: QueueSettings) -> None:
         self._queue, self._settings = queue, settings
         self._beaten: dict[Claim, float] = {}
-        self._reported: dict[Claim, Progress] = {}
+        self._reported: dict[Claim, tuple[Progress, float]] = {}
 
     def watch(self, claim: Claim) -> None:
         """Keep ``claim`` alive until it ends."""
         self._beaten[claim] = current_time()
-        self._reported[claim] = claim.progress
+        self._reported[claim] = _news(claim)
         claim.resources.callback(self._forget, claim)
 
     async def beat(self) -> None:
@@ -60,18 +60,18 @@ class Heartbeat:
                     _lose(claim)
 
     async def report(self) -> None:
-        """Write progress that has changed, for ever."""
+        """Write progress and cost that have changed, for ever."""
         while True:
             await anyio.sleep(REPORT_SECONDS)
-            changed = [claim for claim, told in self._reported.items() if claim.progress != told]
+            changed = [claim for claim, told in self._reported.items() if _news(claim) != told]
             if not changed:
                 continue
-            told = {claim: claim.progress for claim in changed}
+            told = {claim: _news(claim) for claim in changed}
             try:
                 await self._queue.report(changed)
             except Unavailable:
                 continue  # the next report says the same and more
-            self._reported.update((claim, progress) for claim, progress in told.items() if claim in self._reported)
+            self._reported.update((claim, news) for claim, news in told.items() if claim in self._reported)
 
     async def _renew(self) -> None:
         claims = list(self._beaten)
@@ -90,6 +90,10 @@ class Heartbeat:
 
     def _forget(self, claim: Claim) -> None:
         del self._beaten[claim], self._reported[claim]
+
+
+def _news(claim: Claim) -> tuple[Progress, float]:
+    return claim.progress, claim.engine_seconds
 
 
 def _lose(claim: Claim) -> None:

@@ -206,7 +206,7 @@ class JobQueue(Protocol):
         """Extend the leases of all of a replica's claims, in one statement."""
 
     async def report(self, claims: Sequence[Claim]) -> None:
-        """Write ``claim.progress`` of each, in one statement, where the lease still holds."""
+        """Write ``claim.progress`` of each, and its cost so far, in one statement, where the lease still holds."""
 
     async def keep(self, claim: Claim, drafts: Mapping[bytes, str]) -> None:
         """Checkpoint: what the engine said, by what it was asked. Raises ``Fenced``. Gone when the job ends."""

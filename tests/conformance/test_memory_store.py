@@ -19,6 +19,7 @@ from tests.conformance.store_suite.making import (
     ACME,
     LEASE,
     PROBLEM,
+    Account,
     Books,
     Everything,
     OpenStore,
@@ -85,8 +86,21 @@ class MemoryBooks:
                 row.model,
                 row.usage.media_seconds if row.usage else 0.0,
                 row.engine_seconds,
+                row.processing_seconds,
             )
             for row in self._store.usage.values()
+        ]
+
+    async def accounts(self) -> list[Account]:
+        places = sorted(self._store.turns.places.values(), key=lambda place: place.terms.tenant)
+        return [
+            Account(
+                place.terms.tenant,
+                place.ready,
+                place.cost + sum(charge.delta for charge in place.charges) / place.terms.weight,
+                place.usual_seconds,
+            )
+            for place in places
         ]
 
     async def tries(self) -> list[Tried]:

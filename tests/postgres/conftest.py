@@ -13,7 +13,7 @@ from anyio.from_thread import start_blocking_portal
 
 from pipeline.store.embedded import EmbeddedPostgres
 from pipeline.store.postgres import PostgresStore, migrate
-from tests.conformance.store_suite.making import Books, OpenStore, PassTime, Tried, Used
+from tests.conformance.store_suite.making import Account, Books, OpenStore, PassTime, Tried, Used
 
 # Not a superuser, whom row-level security does not bind.
 LOGIN = "CREATE ROLE service LOGIN CREATEROLE PASSWORD 'service'"
@@ -131,6 +131,16 @@ class PostgresBooks:
             Used(**{name: row[f"{name}_id" if name in ("job", "tenant") else name] for name in Used.__slots__})
             for row in rows
         ]
+
+    async def accounts(self) -> list[Account]:
+        rows = await self._admin.fetch(
+            """
+            SELECT tenant_id, ready, cost + coalesce(sum(delta), 0) / weight, usual_seconds
+            FROM antiphon.tenants LEFT JOIN antiphon.charges USING (tenant_id)
+            GROUP BY tenant_id ORDER BY tenant_id
+            """
+        )
+        return [Account(*row) for row in rows]
 
     async def tries(self) -> list[Tried]:
         rows = await self._admin.fetch(

@@ -40,6 +40,7 @@ async def agree(course: list[Step], real: World) -> None:
         assert await real.view() == await model.view(), step
     await real.check()
     assert await real.standings() == await model.standings()
+    assert await real.accounts() == await model.accounts()
     for world in (real, model):
         await world.serve()
         await world.wait(100.0)

@@ -161,6 +161,25 @@ def test_progress_reaches_whoever_asks_within_seconds(tmp_path: Path, misses: in
     at_mock_time(main)
 
 
+def test_what_a_job_has_cost_so_far_outlives_its_worker(tmp_path: Path) -> None:
+    class Costly(Work):
+        async def handle(self, claim: Claim, item: JobRequest) -> Transcript:
+            claim.advance("transcribing", 0.5)
+            await anyio.sleep(10)  # and has told of its progress
+            claim.engine_seconds += 30.0
+            return await super().handle(claim, item)
+
+    async def main() -> None:
+        store = MemoryStore()
+        job = await submit(store)
+        async with working(store.queue(), Costly(), tmp_path):
+            await anyio.sleep(12)
+            await store.tenant(ACME).delete(job.id)
+        assert store.usage[job.id].engine_seconds == 30.0
+
+    at_mock_time(main)
+
+
 @pytest.mark.parametrize("end", ["cancel", "delete"])
 def test_a_job_that_its_client_no_longer_wants_is_stopped_at_once(tmp_path: Path, end: str) -> None:
     async def main() -> None:

@@ -13,6 +13,7 @@ from pipeline.errors import IdempotencyMismatch, JobFinished, JobGone, NotFound,
 from pipeline.jobs import Job, JobRequest, JobStatus, Tenant
 from pipeline.store import IdempotencyKey, KeyUsed, Listing, Standing
 from pipeline.store.memory import uploads as files
+from pipeline.store.memory.ends import break_up
 from pipeline.store.memory.health import pace
 from pipeline.store.memory.rows import File, JobRow, KeyRow
 from pipeline.store.memory.tables import Tables
@@ -57,9 +58,9 @@ class MemoryTenantJobs:
             return None
         if made.digest != key.digest:
             raise IdempotencyMismatch(f"The Idempotency-Key {key.key!r} came with another request; use a new key.")
-        return self._tables.rows[made.job].first
         if made.job not in self._tables.rows:
             raise JobGone(f"The job of Idempotency-Key {key.key!r} was kept for its time and is gone; use a new key.")
+        return self._tables.rows[made.job].first
 
     async def discard(self, uploads: Sequence[UUID]) -> None:
         await checkpoint()
@@ -93,14 +94,16 @@ class MemoryTenantJobs:
     async def delete(self, job_id: UUID) -> None:
         await checkpoint()
         row = self._row(job_id)
+        if lease := row.lease:
+            break_up(self._tables, row, lease)
         self._tables.erase(row)
-        if row.lease:
+        if lease:
             self._tables.wake(self._tenant)
             self._tables.cancels.ring()
+        self._tables.disown(job_id)
 
     async def standing(self) -> Standing:
         await checkpoint()
-        self._tables.disown(job_id)
         tables, ready = self._tables, [row.ready_at for row in self._rows() if row.claimable]
         pending = sum(row.job.status is JobStatus.PENDING for row in self._rows())
         running = tables.turns.running(self._tenant)

@@ -36,18 +36,26 @@ def settle(tables: Tables, claim: Claim, outcome: str, fate: Fate) -> None:
         if _settled(tables, claim, outcome):
             return
         raise
-    lease.progress = claim.progress
-    charge = Charge(claim.engine_seconds - lease.charged, claim.engine_seconds)
-    tables.turns.place(row.job.tenant).charges.append(charge)
-    _close(tables, row, lease, outcome, fate, engine_seconds=claim.engine_seconds)
+    lease.progress, lease.engine_seconds = claim.progress, claim.engine_seconds
+    _charge(tables, row, lease)
+    _close(tables, row, lease, outcome, fate)
 
 
 def lose(tables: Tables, row: JobRow, lease: Lease) -> None:
-    """The worker is gone, and what it was charged stands. A job that it had not begun is none the worse for it."""
+    """The worker is gone. What was charged for it stands, unless it has told of more. A job that it had not begun is
+    none the worse for it."""
+    if lease.engine_seconds > lease.charged:
+        _charge(tables, row, lease)
     if lease.waits:
         _close(tables, row, lease, "given back", lambda row: again(tables, row, attempt=row.job.attempt - 1))
     else:
         _close(tables, row, lease, "lost", lambda row: _lost(tables, row))
+
+
+def break_up(tables: Tables, row: JobRow, lease: Lease) -> None:
+    """Its job is deleted: what the worker has told of is what the attempt has cost."""
+    _charge(tables, row, lease)
+    _note(tables, row, lease, "cancelled")
 
 
 def again(tables: Tables, row: JobRow, *, seconds: float = 0.0, **changes: Any) -> None:
@@ -71,14 +79,25 @@ def _settled(tables: Tables, claim: Claim, outcome: str) -> bool:
     return row.attempts[claim.token].outcome in (outcome, "cancelled" if row.cancel_requested else outcome)
 
 
-def _close(tables: Tables, row: JobRow, lease: Lease, outcome: str, fate: Fate, *, engine_seconds: float = 0.0) -> None:
+def _close(tables: Tables, row: JobRow, lease: Lease, outcome: str, fate: Fate) -> None:
     if row.cancel_requested:
-        outcome, fate = "cancelled", partial(tables.end, status=JobStatus.CANCELLED, engine_seconds=engine_seconds)
-    row.lease = None
+        outcome, fate = "cancelled", partial(tables.end, status=JobStatus.CANCELLED)
     row.job = replace(row.job, progress=lease.progress)
-    row.attempts[lease.token] = Attempt(lease.claimed_at, tables.now(), lease.waited_seconds, outcome)
+    _note(tables, row, lease, outcome)
     fate(row)
     tables.wake(row.job.tenant)
+
+
+def _note(tables: Tables, row: JobRow, lease: Lease, outcome: str) -> None:
+    row.lease = None
+    row.attempts[lease.token] = Attempt(
+        lease.claimed_at, tables.now(), lease.waited_seconds, outcome, lease.engine_seconds
+    )
+
+
+def _charge(tables: Tables, row: JobRow, lease: Lease) -> None:
+    charge = Charge(lease.engine_seconds - lease.charged, lease.engine_seconds)
+    tables.turns.place(row.job.tenant).charges.append(charge)
 
 
 def _lost(tables: Tables, row: JobRow) -> None:

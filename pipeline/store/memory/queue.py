@@ -69,7 +69,7 @@ class MemoryJobQueue:
     async def report(self, claims: Sequence[Claim]) -> None:
         await checkpoint()
         for claim, _, lease in self._held(claims):
-            lease.progress = claim.progress
+            lease.progress, lease.engine_seconds = claim.progress, claim.engine_seconds
 
     async def keep(self, claim: Claim, drafts: Mapping[bytes, str]) -> None:
         await checkpoint()
@@ -86,7 +86,7 @@ class MemoryJobQueue:
             row.transcript = transcript
             progress = claim.progress.at("committing", 1.0)
             changes = {"progress": progress, "usage": usage, "warnings": transcript.warnings}
-            self._tables.end(row, JobStatus.COMPLETED, engine_seconds=claim.engine_seconds, **changes)
+            self._tables.end(row, JobStatus.COMPLETED, **changes)
 
         await checkpoint()
         settle(self._tables, claim, "completed", complete)
@@ -96,7 +96,7 @@ class MemoryJobQueue:
             if retry_in is not None and row.job.attempt - row.job.losses < row.job.max_attempts:
                 again(self._tables, row, seconds=retry_in, last_error=problem)
             else:
-                self._tables.end(row, JobStatus.FAILED, engine_seconds=claim.engine_seconds, error=problem)
+                self._tables.end(row, JobStatus.FAILED, error=problem)
 
         await checkpoint()
         settle(self._tables, claim, "failed", break_off)
@@ -107,8 +107,7 @@ class MemoryJobQueue:
 
     async def cancel(self, claim: Claim) -> None:
         await checkpoint()
-        end = partial(self._tables.end, status=JobStatus.CANCELLED, engine_seconds=claim.engine_seconds)
-        settle(self._tables, claim, "cancelled", end)
+        settle(self._tables, claim, "cancelled", partial(self._tables.end, status=JobStatus.CANCELLED))
 
     async def tend(self) -> Tended:
         await checkpoint()

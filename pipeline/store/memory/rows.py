@@ -17,7 +17,8 @@ from pipeline.transcript import Transcript
 
 @dataclass(slots=True)
 class Lease:
-    """``waits``: claimed, and not begun yet. ``charged``: engine seconds its tenant was charged in advance."""
+    """``waits``: claimed, and not begun yet. ``charged``: engine seconds its tenant was charged in advance;
+    ``engine_seconds``: that its worker has told of."""
 
     token: UUID
     until: float
@@ -26,6 +27,7 @@ class Lease:
     charged: float
     waits: bool
     progress: Progress
+    engine_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,7 @@ class Attempt:
     ended_at: float
     waited_seconds: float
     outcome: str
+    engine_seconds: float
 
 
 @dataclass(slots=True)
@@ -84,7 +87,7 @@ class KeyRow:
 
 @dataclass(frozen=True, slots=True)
 class UsageRow:
-    """What a job has cost by the attempt that ended it. It outlives the job."""
+    """What a job has cost: ``processing_seconds`` of its last attempt, ``engine_seconds`` of all. It outlives it."""
 
     job: UUID
     tenant: Tenant
@@ -93,6 +96,7 @@ class UsageRow:
     mode: str
     model: str | None
     usage: Usage | None
+    processing_seconds: float
     engine_seconds: float
 
 

@@ -49,14 +49,14 @@ class Tables:
         self.turns.wake(tenant)
         self.work.ring()
 
-    def end(self, row: JobRow, status: JobStatus, *, engine_seconds: float = 0.0, **changes: Any) -> None:
+    def end(self, row: JobRow, status: JobStatus, **changes: Any) -> None:
         """The job's end, with its usage and the event for its webhook; ``changes`` are the job's."""
         self.forget(row.job.uploads)
         ended_at, url = datetime.now(UTC), row.callback_url
         row.job = replace(row.job, status=status, completed_at=ended_at, next_attempt_at=None, uploads=(), **changes)
         row.secrets, row.callback_url, row.checkpoints = Secrets(), None, {}
         row.expires_at = self.now() + self._retention(row)
-        self._count(row, engine_seconds)
+        self._count(row)
         if url is not None:
             body = event(row.job.id, status, row.job.request.external_id, ended_at)
             delivery = DeliveryRow(uuid4(), row.job.tenant, row.job.id, url, body, self.now(), self.now())
@@ -65,7 +65,7 @@ class Tables:
     def erase(self, row: JobRow) -> None:
         """The job and all that hangs on it; its usage stays, and is written now if it had not ended."""
         if not row.job.status.ended:
-            self._count(replace(row, job=replace(row.job, status=JobStatus.CANCELLED)), 0.0)
+            self._count(replace(row, job=replace(row.job, status=JobStatus.CANCELLED)))
         self.forget(row.job.uploads)
         del self.rows[row.job.id]
 
@@ -73,9 +73,9 @@ class Tables:
         """What outlives a job that is gone after its time, and not one that was to be gone: its keys, and its news."""
         for key in [key for key, made in self.keys.items() if made.job == job]:
             del self.keys[key]
-
         for delivery in [row.id for row in self.deliveries.values() if row.job == job]:
             del self.deliveries[delivery]
+
     def forget(self, uploads: Collection[UUID]) -> None:
         for upload in uploads:
             self.files.pop(upload, None)
@@ -85,8 +85,17 @@ class Tables:
         seconds = usual if asked is None else asked
         return math.inf if seconds is None else seconds
 
-    def _count(self, row: JobRow, engine_seconds: float) -> None:
-        job, model = row.job, row.transcript.engine.model if row.transcript else None
+    def _count(self, row: JobRow) -> None:
+        job, attempts = row.job, list(row.attempts.values())
+        took = attempts[-1].ended_at - attempts[-1].claimed_at if attempts else 0.0
         self.usage[job.id] = UsageRow(
-            job.id, job.tenant, job.attempt, job.status, job.request.processing_mode, model, job.usage, engine_seconds
+            job=job.id,
+            tenant=job.tenant,
+            attempt=job.attempt,
+            outcome=job.status,
+            mode=job.request.processing_mode,
+            model=row.transcript.engine.model if row.transcript else None,
+            usage=job.usage,
+            processing_seconds=job.usage.processing_seconds if job.usage else took,
+            engine_seconds=sum(attempt.engine_seconds for attempt in attempts),
         )

@@ -65,7 +65,8 @@ class PostgresJobQueue:
     async def report(self, claims: Sequence[Claim]) -> None:
         jobs, tokens = _keys(claims)
         progress = [claim.progress.model_dump_json() for claim in claims]
-        await self._database.unit(CHAIN, lambda c: c.execute(SQL["report"], jobs, tokens, progress), durable=False)
+        values = (jobs, tokens, progress, [claim.engine_seconds for claim in claims])
+        await self._database.unit(CHAIN, lambda c: c.execute(SQL["report"], *values), durable=False)
 
     async def keep(self, claim: Claim, drafts: Mapping[bytes, str]) -> None:
         job_id = claim.job.id

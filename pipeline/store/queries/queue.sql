@@ -94,8 +94,8 @@ WHERE leases.job_id = held.job_id AND leases.token = held.token
 RETURNING leases.token, cancel_requested_at IS NOT NULL AS cancelled;
 
 -- name: report
-UPDATE antiphon.leases SET progress = held.progress
-FROM unnest($1::uuid[], $2::uuid[], $3::jsonb[]) AS held (job_id, token, progress)
+UPDATE antiphon.leases SET progress = held.progress, engine_seconds = held.engine_seconds
+FROM unnest($1::uuid[], $2::uuid[], $3::jsonb[], $4::float8[]) AS held (job_id, token, progress, engine_seconds)
 WHERE leases.job_id = held.job_id AND leases.token = held.token;
 
 -- name: hold
@@ -112,7 +112,7 @@ SELECT asked, draft FROM antiphon.checkpoints WHERE job_id = $1;
 
 -- name: settle
 -- $1 job, $2 token, $3 how the attempt ended, $4 progress or NULL for what the lease knows, $5 problem, $6 seconds to
--- the next attempt or NULL for none, $7 losses at which a job fails, $8 engine seconds or NULL where nobody knows,
+-- the next attempt or NULL for none, $7 losses at which a job fails, $8 engine seconds or NULL for what the lease knows,
 -- $9 transcript, $10 its warnings, $11 its usage, $12 its model.
 --
 -- It begins by deleting the lease that goes with the token, and all else hangs on that row. This is the fence. A lease
@@ -122,7 +122,7 @@ WITH lease AS (
 ), job AS MATERIALIZED (
     -- Locked, and so as the last request to cancel it has left it.
     SELECT jobs.*, lease.token, lease.replica, lease.claimed_at, lease.waited_seconds, lease.charged,
-        coalesce($4, lease.progress) AS reached,
+        coalesce($4, lease.progress) AS reached, coalesce($8, lease.engine_seconds) AS engine_seconds,
         CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled'
             WHEN $3 = 'lost' AND lease.waits THEN 'given back'  -- it was never begun
             ELSE $3 END AS outcome
@@ -157,13 +157,14 @@ WITH lease AS (
     FROM ended WHERE jobs.id = ended.id
 ), attempted AS (
     INSERT INTO antiphon.attempts
-        (token, job_id, tenant_id, replica, started_at, outcome, problem, waited_seconds)
+        (token, job_id, tenant_id, replica, started_at, outcome, problem, waited_seconds, engine_seconds)
     SELECT token, id, tenant_id, replica, claimed_at, outcome,
-        CASE WHEN outcome IN ('failed', 'lost') THEN $5 END, waited_seconds
+        CASE WHEN outcome IN ('failed', 'lost') THEN $5 END, waited_seconds, engine_seconds
     FROM fate
 ), charge AS (
     INSERT INTO antiphon.charges (tenant_id, delta, seconds)
-    SELECT tenant_id, $8 - charged, $8 FROM fate WHERE $8 IS NOT NULL
+    SELECT tenant_id, engine_seconds - charged, engine_seconds FROM fate
+    WHERE $8 IS NOT NULL OR engine_seconds > charged  -- of a silent worker the estimate stands, or what is more
 ), said AS (
     INSERT INTO antiphon.transcripts (job_id, tenant_id, transcript)
     SELECT id, tenant_id, $9 FROM ended WHERE next = 'completed'
@@ -173,7 +174,8 @@ WITH lease AS (
         processing_seconds, engine_seconds)
     SELECT id, tenant_id, attempt, next, antiphon.mode(request), CASE next WHEN 'completed' THEN $12 END, created_at,
         coalesce(media_seconds, 0), coalesce(track_seconds, 0), coalesce(speech_seconds, 0),
-        coalesce(processing_seconds, 0), coalesce($8, 0)
+        coalesce(processing_seconds, extract(epoch FROM now() - claimed_at)),
+        engine_seconds + (SELECT coalesce(sum(engine_seconds), 0) FROM antiphon.attempts WHERE job_id = ended.id)
     FROM ended LEFT JOIN json_to_record($11::json) AS seconds (
         media_seconds float8, track_seconds float8, speech_seconds float8, processing_seconds float8)
         ON next = 'completed'

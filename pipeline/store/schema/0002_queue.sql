@@ -23,7 +23,7 @@ ALTER TABLE antiphon.jobs
 
 DROP INDEX antiphon.jobs_turn;
 
-CREATE INDEX jobs_head ON antiphon.jobs (tenant_id, priority DESC, seq)
+CREATE INDEX jobs_head ON antiphon.jobs (tenant_id, priority DESC, seq) INCLUDE (ready_at)
     WHERE status = 'pending' AND next_attempt_at IS NULL;
 CREATE INDEX jobs_due ON antiphon.jobs (next_attempt_at) WHERE next_attempt_at IS NOT NULL;
 CREATE INDEX jobs_retrying ON antiphon.jobs (tenant_id) WHERE next_attempt_at IS NOT NULL;
@@ -33,14 +33,18 @@ CREATE INDEX jobs_list_external ON antiphon.jobs (tenant_id, external_id, create
     WHERE external_id IS NOT NULL;
 CREATE INDEX jobs_expiring ON antiphon.jobs (expires_at) WHERE expires_at IS NOT NULL;
 
--- waits: claimed, and not begun before it is alone. charged: engine seconds that the tenant was charged in advance.
+-- waits: claimed, and not begun before it is alone. charged: engine seconds that the tenant was charged in advance;
+-- engine_seconds: that its worker has told of, which is what is known where it never comes to an end of its own.
 ALTER TABLE antiphon.leases
     ADD COLUMN waits          boolean NOT NULL DEFAULT false,
     ADD COLUMN charged        float8 NOT NULL DEFAULT 0,
+    ADD COLUMN engine_seconds float8 NOT NULL DEFAULT 0,
     ADD COLUMN waited_seconds float8 NOT NULL DEFAULT 0;
 CREATE INDEX leases_tenant ON antiphon.leases (tenant_id);
 
-ALTER TABLE antiphon.attempts ADD COLUMN waited_seconds float8 NOT NULL DEFAULT 0;
+ALTER TABLE antiphon.attempts
+    ADD COLUMN waited_seconds float8 NOT NULL DEFAULT 0,
+    ADD COLUMN engine_seconds float8 NOT NULL DEFAULT 0;
 CREATE INDEX attempts_lately ON antiphon.attempts (ended_at);
 
 
@@ -82,11 +86,11 @@ CREATE TABLE antiphon.checkpoints (
 );
 
 
+-- A key holds for its day, also where its job was kept for less: job_id is NULL then, and no second job is made of it.
 CREATE TABLE antiphon.idempotency_keys (
     tenant_id  text NOT NULL,
     key        text NOT NULL CHECK (length(key) BETWEEN 1 AND 128),
     digest     bytea NOT NULL,
--- A key holds for its day, also where its job was kept for less: job_id is NULL then, and no second job is made of it.
     job_id     uuid REFERENCES antiphon.jobs ON DELETE SET NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (tenant_id, key)
@@ -96,7 +100,9 @@ CREATE INDEX idempotency_keys_job ON antiphon.idempotency_keys (job_id);
 CREATE INDEX idempotency_keys_age ON antiphon.idempotency_keys (created_at);
 
 
--- One row a job that has ended, by the attempt that ended it. It holds no text, and outlives the job.
+-- One row a job that has ended. It holds no text, and outlives the job. processing_seconds: from the claim to the end of
+-- its last attempt; engine_seconds: of all its attempts. media, track and speech are known of a transcript alone, and 0
+-- where none came.
 CREATE TABLE antiphon.usage (
     job_id             uuid PRIMARY KEY,
     tenant_id          text NOT NULL,

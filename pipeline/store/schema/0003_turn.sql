@@ -63,6 +63,20 @@ AS $$
 $$;
 
 
+-- The usage of a job that is cancelled at the door: what its attempts have cost, and how long the last one took.
+CREATE FUNCTION antiphon.count_cancelled(wanted uuid) RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$
+    INSERT INTO antiphon.usage
+        (job_id, tenant_id, attempt, outcome, mode, created_at, processing_seconds, engine_seconds)
+    SELECT id, tenant_id, attempt, 'cancelled', antiphon.mode(request), created_at,
+        coalesce((SELECT extract(epoch FROM ended_at - started_at) FROM antiphon.attempts
+            WHERE job_id = wanted ORDER BY started_at DESC LIMIT 1), 0),
+        (SELECT coalesce(sum(engine_seconds), 0) FROM antiphon.attempts WHERE job_id = wanted)
+    FROM antiphon.jobs WHERE id = wanted;
+$$;
+
+
 -- What the job was before: 'pending', and it is cancelled; 'running', and its worker has been asked to stop; an end,
 -- and nothing has happened; or NULL, and there is none.
 CREATE FUNCTION antiphon.cancel_own(wanted uuid) RETURNS text
@@ -84,8 +98,7 @@ BEGIN
         WHERE id = wanted;
         UPDATE antiphon.uploads SET job_id = NULL, discarded = true WHERE job_id = wanted;
         DELETE FROM antiphon.checkpoints WHERE job_id = wanted;
-        INSERT INTO antiphon.usage (job_id, tenant_id, attempt, outcome, mode, created_at)
-        VALUES (wanted, job.tenant_id, job.attempt, 'cancelled', antiphon.mode(job.request), job.created_at);
+        PERFORM antiphon.count_cancelled(wanted);
         INSERT INTO antiphon.deliveries (tenant_id, job_id, url, status, external_id)
         SELECT job.tenant_id, wanted, job.callback_url, 'cancelled', job.external_id
         WHERE job.callback_url IS NOT NULL;
@@ -102,9 +115,11 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     job antiphon.jobs;
+    lease antiphon.leases;
     leased boolean;
 BEGIN
-    DELETE FROM antiphon.leases WHERE job_id = wanted AND tenant_id = current_setting('app.tenant_id', true);
+    DELETE FROM antiphon.leases WHERE job_id = wanted AND tenant_id = current_setting('app.tenant_id', true)
+    RETURNING * INTO lease;
     leased := FOUND;
     SELECT * INTO job FROM antiphon.jobs
     WHERE id = wanted AND tenant_id = current_setting('app.tenant_id', true)
@@ -113,11 +128,20 @@ BEGIN
     IF NOT leased AND EXISTS (SELECT FROM antiphon.leases WHERE job_id = job.id) THEN
         RETURN 'claimed';
     END IF;
+    IF leased THEN  -- the attempt ends as any other, at what its worker has told of
+        INSERT INTO antiphon.charges (tenant_id, delta, seconds)
+        VALUES (lease.tenant_id, lease.engine_seconds - lease.charged, lease.engine_seconds);
+        INSERT INTO antiphon.attempts
+            (token, job_id, tenant_id, replica, started_at, ended_at, outcome, waited_seconds, engine_seconds)
+        VALUES (lease.token, lease.job_id, lease.tenant_id, lease.replica, lease.claimed_at,
+            clock_timestamp(), 'cancelled', lease.waited_seconds, lease.engine_seconds);  -- claimed after now(), maybe
+    END IF;
     IF job.status IN ('pending', 'running') THEN
-        INSERT INTO antiphon.usage (job_id, tenant_id, attempt, outcome, mode, created_at)
-        VALUES (wanted, job.tenant_id, job.attempt, 'cancelled', antiphon.mode(job.request), job.created_at);
+        PERFORM antiphon.count_cancelled(wanted);
     END IF;
     UPDATE antiphon.uploads SET job_id = NULL, discarded = true WHERE job_id = job.id;
+    DELETE FROM antiphon.idempotency_keys WHERE job_id = job.id;
+    DELETE FROM antiphon.deliveries WHERE job_id = job.id;  -- no news of what is erased, and no word of the client's left
     DELETE FROM antiphon.jobs WHERE id = job.id;
     IF leased THEN
         PERFORM antiphon.wake_own();  -- there may be room again under the tenant's limit
@@ -157,9 +181,6 @@ ALTER FUNCTION antiphon.wake_own() OWNER TO antiphon_chain;
 ALTER FUNCTION antiphon.cancel_own(uuid) OWNER TO antiphon_chain;
 ALTER FUNCTION antiphon.delete_own(uuid) OWNER TO antiphon_chain;
 ALTER FUNCTION antiphon.ahead_of_own() OWNER TO antiphon_chain;
-    DELETE FROM antiphon.idempotency_keys WHERE job_id = job.id;
-    DELETE FROM antiphon.deliveries WHERE job_id = job.id;  -- no news of what is erased, and no word of the client's left
-    DELETE FROM antiphon.idempotency_keys WHERE job_id = job.id;
 ALTER FUNCTION antiphon.begun_lately() OWNER TO antiphon_chain;
 REVOKE CREATE ON SCHEMA antiphon FROM antiphon_chain;
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from tests.conformance.store_suite.cancelling import TestCancelAtTheDoor
 from tests.conformance.store_suite.checkpoints import TestCheckpoints
+from tests.conformance.store_suite.costs import TestCosts
 from tests.conformance.store_suite.deleting import TestDelete
 from tests.conformance.store_suite.door import TestTheDoor
 from tests.conformance.store_suite.ends import TestTheEndOfAnAttempt
@@ -26,6 +27,7 @@ from tests.conformance.store_suite.uploads import TestUploads
 __all__ = [
     "TestCancelAtTheDoor",
     "TestCheckpoints",
+    "TestCosts",
     "TestDelete",
     "TestHealth",
     "TestIdempotencyKeys",

@@ -7,7 +7,7 @@ does not stand still between the steps comes to the same as one whose clock does
 from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 from hypothesis import strategies as st
@@ -24,6 +24,7 @@ from tests.conformance.store_suite.making import (
     PROBLEM,
     TRANSCRIPT,
     USAGE,
+    Account,
     Books,
     PassTime,
     a_request,
@@ -62,7 +63,7 @@ _ACTS: dict[str, tuple[int, st.SearchStrategy[tuple[object, ...]]]] = {
     "give_back": (2, st.tuples(_ago, _cost)),
     "stop": (2, st.tuples(_ago, _cost)),
     "renew": (2, st.tuples()),
-    "report": (1, st.tuples(_ago, st.floats(0, 1))),
+    "report": (3, st.tuples(_ago, st.floats(0, 1), _cost)),
     "keep": (2, st.tuples(_ago)),
     "kept": (1, st.tuples(_ago)),
     "cancel": (4, st.tuples(_owner, _ago)),
@@ -158,8 +159,8 @@ class World:
         tokens = [claim.token for claim in self.claims]
         return [sorted(map(tokens.index, part)) for part in (renewal.kept, renewal.cancelled)]
 
-    async def report(self, ago: int, part: float) -> None:
-        claim = self._claim(ago)
+    async def report(self, ago: int, part: float, cost: float) -> None:
+        claim = self._claim(ago, cost)
         claim.advance("transcribing", part)
         await self.store.queue().report([claim])
 
@@ -219,10 +220,19 @@ class World:
         standings = [await self.store.tenant(tenant).standing() for tenant in TENANTS]
         return [(standing.pending, standing.running, standing.ahead) for standing in standings]
 
-    async def costs(self) -> list[tuple[int, int, str, float]]:
-        """The books, by job."""
-        rows = await self.books.usage()
-        return sorted((self._number(row.job), row.attempt, row.outcome, row.engine_seconds) for row in rows)
+    async def costs(self) -> list[tuple[int, int, str, float, float]]:
+        """The books, by job; how long the last attempt took in the steps that time takes here."""
+        return sorted(
+            (self._number(row.job), row.attempt, row.outcome, row.engine_seconds, row.processing_seconds // 20)
+            for row in await self.books.usage()
+        )
+
+    async def accounts(self) -> list[Account]:
+        """To the millionth: two machines add in two orders."""
+        return [
+            replace(account, cost=round(account.cost, 6), usual_seconds=round(account.usual_seconds, 6))
+            for account in await self.books.accounts()
+        ]
 
     async def check(self) -> None:
         """What holds in every store at every moment."""
@@ -234,7 +244,7 @@ class World:
             assert job.waits <= (job.status is JobStatus.PENDING)
             before = self._ends.setdefault(job.number, job.status) if job.status.ended else None
             assert self._ends.get(job.number) == before
-        ends = [(number, outcome) for number, _, outcome, _ in await self.costs()]
+        ends = [(number, outcome) for number, _, outcome, *_ in await self.costs()]
         assert dict(ends).keys() >= self._ends.keys()
         assert len(dict(ends)) == len(ends)
         assert {(job.number, str(job.status)) for job in seen if job.status.ended} <= set(ends)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -34,6 +34,17 @@ class Used:
     model: str | None
     media_seconds: float
     engine_seconds: float
+    processing_seconds: float = field(default=0.0, compare=False)  # of a clock that may run by itself
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A tenant's place in the turn; ``cost`` with the charges that are not taken in yet."""
+
+    tenant: str
+    ready: bool
+    cost: float
+    usual_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +61,9 @@ class Books(Protocol):
     """What the store writes down and none of its faces reads yet."""
 
     async def usage(self) -> list[Used]: ...
+
+    async def accounts(self) -> list[Account]:
+        """By tenant."""
 
     async def tries(self) -> list[Tried]: ...
 
