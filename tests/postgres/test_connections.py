@@ -113,7 +113,7 @@ async def expect_unavailable(store: PostgresStore) -> None:
 
 
 async def test_a_call_that_takes_too_long_is_unavailable(
-    store: PostgresStore, admin: Admin, monkeypatch: pytest.MonkeyPatch
+    store: PostgresStore, admin: Admin, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     job = await submit(store)
     monkeypatch.setattr(database, "UNIT_SECONDS", 0.1)
@@ -124,6 +124,7 @@ async def test_a_call_that_takes_too_long_is_unavailable(
     monkeypatch.undo()
 
     assert await store.tenant(ACME).get(job.id) == job
+    assert caplog.records == []  # the driver complains of connections that come back in the middle of something
 
 
 async def test_a_cancelled_call_is_done_to_its_end(store: PostgresStore) -> None:

@@ -137,6 +137,9 @@ class Database:
                     async with connection.transaction():
                         await connection.execute(SQL["enter"], role.name, role.tenant, "on" if durable else "off")
                         return await act(connection)
+            except anyio.get_cancelled_exc_class():
+                connection.terminate()  # in the middle of whatever it does, and of no use to the next
+                raise
             finally:
                 with connecting():
                     await self._pool.release(connection)
