@@ -13,10 +13,10 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from pipeline.claim import Claim
-from pipeline.errors import JobFinished, NotFound
+from pipeline.errors import JobFinished, NotFound, QuotaExceeded
 from pipeline.jobs import JobStatus
 from pipeline.settings import QueueSettings
-from pipeline.store import Fenced, JobQueue, Swept
+from pipeline.store import Fenced, JobQueue, Swept, TenantTerms
 from pipeline.store.postgres import PostgresStore, database, turn
 from pipeline.store.postgres.queries import SQL
 from tests.conformance.store_suite.making import ACME, LEASE, TRANSCRIPT, USAGE, a_request, claim, nothing_ready, submit
@@ -286,6 +286,32 @@ async def test_two_claims_at_once_do_not_exceed_what_a_tenant_may_run(
 
     assert [call.error for call in claims] == [None, None]
     assert [call.result is not None for call in claims] == [True, False]
+
+
+async def test_a_submit_that_meets_that_of_the_last_job_that_may_wait_is_refused(
+    store: PostgresStore, dsn: str, admin: Admin
+) -> None:
+    await store.terms().set(TenantTerms(ACME, max_pending=1))
+    async with paused(dsn) as first:
+        both = await meet(admin, first, lambda: first.tenant(ACME).submit(a_request()), lambda: submit(store))
+
+    assert [type(call.error) for call in both] == [type(None), QuotaExceeded]
+    assert (await store.tenant(ACME).standing()).pending == 1
+
+
+async def test_submits_far_from_their_limit_do_not_wait_for_one_another(
+    store: PostgresStore, dsn: str, admin: Admin
+) -> None:
+    await submit(store)  # its tenant is known, and in the turn
+    async with paused(dsn) as first:
+        first_of_two = Running(lambda: first.tenant(ACME).submit(a_request()))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(first_of_two)
+            await first.reached.wait()
+            with anyio.fail_after(5):
+                await submit(store)
+            assert not first_of_two.done.is_set()
+            first.go.set()
 
 
 async def test_a_claim_waits_for_the_only_tenant_that_is_ready(store: PostgresStore, dsn: str, admin: Admin) -> None:

@@ -45,8 +45,10 @@ class PostgresTenantJobs:
             assert row is not None
             if key and not await connection.fetchval(SQL["use_key"], self._tenant, key.key, key.digest, job_id):
                 raise KeyUsed
-            if (most := row["full_at"]) is not None:
-                raise QuotaExceeded(f"{most} jobs wait already, as many as may; submit again when some have begun.")
+            if row["full"] or (row["near"] and await self._is_over(connection, row["most"])):
+                raise QuotaExceeded(
+                    f"{row['most']} jobs wait already, as many as may; submit again when some have begun."
+                )
             await self._take(connection, uploads, job_id)
             await connection.execute(SQL["wake_own"])
             return row
@@ -138,6 +140,11 @@ class PostgresTenantJobs:
             settings.retention_seconds if request.retention_seconds is None else request.retention_seconds,
             settings.max_pending,
         )
+
+    async def _is_over(self, connection: Connection, most: int) -> bool:
+        """Near their limit a tenant's submits go one after the other: at once, none would count the others."""
+        await connection.execute(SQL["count_alone"], self._tenant)
+        return bool(await connection.fetchval(SQL["waiting"], self._tenant) > most)
 
     async def _take(self, connection: Connection, uploads: Sequence[UUID], job_id: UUID) -> None:
         if not uploads:

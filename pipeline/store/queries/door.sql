@@ -3,25 +3,37 @@
 -- The door changes no job by itself: cancelling and deleting are functions of the schema, which run as the chain.
 
 -- name: submit
--- full_at: so many jobs waited already as may, of a tenant by its terms or by the setting $13.
-INSERT INTO antiphon.jobs (id, tenant_id, request, secrets, trace, uploads, priority, max_attempts, progress,
-    callback_url, external_id, retention_seconds)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
-RETURNING id, tenant_id, request, uploads, status, attempt, max_attempts, losses, created_at, started_at, completed_at,
-    next_attempt_at, progress, error, last_error, usage, warnings, (
-        SELECT most
-        FROM (
-            SELECT coalesce((SELECT max_pending FROM antiphon.tenants WHERE tenant_id = $2), $13::integer)
-        ) AS terms (most)
-        WHERE most IS NOT NULL AND most <= (
-            SELECT count(*) FROM (
-                SELECT FROM antiphon.jobs WHERE tenant_id = $2 AND status = 'pending' AND next_attempt_at IS NULL
-                UNION ALL
-                SELECT FROM antiphon.jobs WHERE tenant_id = $2 AND next_attempt_at IS NOT NULL
-                LIMIT most
-            ) AS waiting
-        )
-    ) AS full_at;
+-- most: so many jobs of a tenant may wait, by its terms or by the setting $13. full: so many did already. near: so many
+-- would if every connection to the server were submitting one at this moment.
+WITH made AS (
+    INSERT INTO antiphon.jobs (id, tenant_id, request, secrets, trace, uploads, priority, max_attempts, progress,
+        callback_url, external_id, retention_seconds)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+    RETURNING id, tenant_id, request, uploads, status, attempt, max_attempts, losses, created_at, started_at,
+        completed_at, next_attempt_at, progress, error, last_error, usage, warnings
+), terms (most) AS MATERIALIZED (
+    SELECT coalesce((SELECT max_pending FROM antiphon.tenants WHERE tenant_id = $2), $13::integer)
+), room AS MATERIALIZED (
+    SELECT most, most - (
+        SELECT count(*) FROM (
+            SELECT FROM antiphon.jobs WHERE tenant_id = $2 AND status = 'pending' AND next_attempt_at IS NULL
+            UNION ALL
+            SELECT FROM antiphon.jobs WHERE tenant_id = $2 AND next_attempt_at IS NOT NULL
+            LIMIT most
+        ) AS waiting
+    ) AS places
+    FROM terms WHERE most IS NOT NULL
+)
+SELECT made.*, most, places <= 0 AS full, places <= current_setting('max_connections')::integer AS near
+FROM made LEFT JOIN room ON true;
+
+-- name: count_alone
+-- Until the commit nobody else counts the jobs of this tenant.
+SELECT pg_advisory_xact_lock(hashtextextended($1, 7578));  -- the seed after that of the turn
+
+-- name: waiting
+SELECT (SELECT count(*) FROM antiphon.jobs WHERE tenant_id = $1 AND status = 'pending' AND next_attempt_at IS NULL)
+    + (SELECT count(*) FROM antiphon.jobs WHERE tenant_id = $1 AND next_attempt_at IS NOT NULL);
 
 -- name: use_key
 -- Waits for whoever uses the same key at this moment. No row: it is used.

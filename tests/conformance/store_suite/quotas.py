@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import anyio
 import pytest
 
 from pipeline.errors import QuotaExceeded
@@ -30,6 +31,22 @@ class TestQuotas:
         await submit(store)
         with pytest.raises(QuotaExceeded):
             await submit(store)
+
+    async def test_of_many_at_once_no_more_wait_than_may(self, store: Store) -> None:
+        await store.terms().set(TenantTerms(ACME, max_pending=3))
+        refused: list[QuotaExceeded] = []
+
+        async def send() -> None:
+            try:
+                await submit(store)
+            except QuotaExceeded as error:
+                refused.append(error)
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(20):
+                tasks.start_soon(send)
+
+        assert (len(refused), (await store.tenant(ACME).standing()).pending) == (17, 3)
 
     async def test_running_jobs_do_not_wait_and_retries_do(self, store: Store) -> None:
         await store.terms().set(TenantTerms(ACME, max_pending=1))
