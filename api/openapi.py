@@ -231,6 +231,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         {"application/json": {"schema": _ref(JobView)}},
         202,
         _SUBMIT_ERRORS,
+        _ACCEPTED_HEADERS,
         {"requestBody": _SUBMISSION, "parameters": [_parameter("header", "Idempotency-Key", _IDEMPOTENCY_KEY)]},
     ),
     "list_jobs": Operation(
