@@ -16,7 +16,7 @@ from pipeline.claim import Claim
 from pipeline.errors import JobFinished, NotFound, QuotaExceeded
 from pipeline.jobs import JobStatus
 from pipeline.settings import QueueSettings
-from pipeline.store import Fenced, JobQueue, Swept, TenantTerms
+from pipeline.store import Fenced, JobQueue, Swept, TenantTerms, Unavailable
 from pipeline.store.postgres import PostgresStore, database, turn
 from pipeline.store.postgres.queries import SQL
 from tests.conformance.store_suite.making import ACME, LEASE, TRANSCRIPT, USAGE, a_request, claim, nothing_ready, submit
@@ -209,6 +209,33 @@ async def test_a_claim_whose_caller_is_cancelled_at_its_commit_is_known_to_its_c
     store: PostgresStore, admin: Admin
 ) -> None:
     assert await claim_cancelled_at_its_commit(store, admin) == (True, True)
+
+
+async def leases(admin: Admin) -> int:
+    return int(await admin.fetchval("SELECT count(*) FROM antiphon.leases"))
+
+
+@pytest.mark.usefixtures("slow_commit")
+async def test_a_claim_that_is_committed_when_nobody_listens_any_more_is_given_back(
+    store: PostgresStore, admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, queue = await submit(store), store.queue()
+    assert await store.ping()  # the connection is there
+    with monkeypatch.context() as hasty:
+        hasty.setattr(database, "UNIT_SECONDS", 0.2)
+        with pytest.raises(Unavailable):
+            await queue.claim(replica="one", lease_seconds=LEASE)
+    await queue.tend()
+    assert await leases(admin) == 0
+    await admin.execute("SELECT pg_advisory_unlock($1)", GATE)
+    with anyio.fail_after(5):
+        while not await leases(admin):
+            await checkpoint()
+    await queue.tend()
+
+    given_back = await store.tenant(ACME).get(job.id)
+    assert (given_back.status, given_back.attempt, given_back.losses) == (JobStatus.PENDING, 0, 0)
+    await claim(store)
 
 
 @pytest.mark.usefixtures("slow_commit", "without_the_shield")

@@ -6,12 +6,13 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import replace
 from uuid import UUID, uuid4
 
+import anyio
 from asyncpg import Record
 
 from pipeline.claim import Claim
 from pipeline.jobs import Problem, Tenant, Usage
 from pipeline.settings import QueueSettings
-from pipeline.store import Fenced, QueueHealth, Renewal, Swept, Tended
+from pipeline.store import Fenced, QueueHealth, Renewal, Swept, Tended, Unavailable
 from pipeline.store.postgres import uploads as files
 from pipeline.store.postgres.database import CHAIN, Connection, Database
 from pipeline.store.postgres.ends import End, settle
@@ -30,6 +31,7 @@ class PostgresJobQueue:
     def __init__(self, database: Database, beats: Database, notices: Notices, settings: QueueSettings) -> None:
         self._database, self._beats, self._notices, self._settings = database, beats, notices, settings
         self._tending = Tending(database, settings)
+        self._unheard: dict[UUID, float] = {}  # tokens of claims whose answer was lost, and when their leases run out
 
     async def claim(self, *, replica: str, lease_seconds: float, besides: Collection[Tenant] = ()) -> Claim | None:
         """A transaction a tenant, so that one holds no two: whoever turns out to have no work has left the turn."""
@@ -42,8 +44,12 @@ class PostgresJobQueue:
             return tenant, await take(connection, taker, tenant)
 
         while True:
-            # Not durable: a claim lost in a crash of the server is a lease that nobody has, and its token is refused.
-            tenant, row = await self._database.unit(CHAIN, serve, durable=False)
+            try:
+                # Not durable: a claim lost in a crash of the server is a lease nobody has, and its token is refused.
+                tenant, row = await self._database.unit(CHAIN, serve, durable=False)
+            except Unavailable:
+                self._unheard[taker.token] = anyio.current_time() + lease_seconds
+                raise
             if row is not None:
                 return _claim_of(row, taker.token)
             if tenant is None:
@@ -97,6 +103,7 @@ class PostgresJobQueue:
         await self._settle(claim, End.of(claim, "cancelled"))
 
     async def tend(self) -> Tended:
+        await self._return_unheard()
         tended = await self._tending.tend()
         if tended != Tended():
             self._notices.ring()
@@ -124,6 +131,16 @@ class PostgresJobQueue:
 
     async def health(self) -> QueueHealth:
         return await self._tending.health()
+
+    async def _return_unheard(self) -> None:
+        """Give back what was claimed though the claim failed: nobody works on it, and no worker of it was lost.
+
+        A commit may come through after the answer was given up, so a token is asked for until its lease has run out.
+        """
+        now = anyio.current_time()
+        self._unheard = {token: until for token, until in self._unheard.items() if until > now}
+        if self._unheard:
+            await self._tending.give_back(list(self._unheard))
 
     async def _settle(self, claim: Claim, end: End) -> None:
         """End the attempt, unless its lease is gone: then it must have ended in this very way, or is ``Fenced``."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
+from uuid import UUID
 
 from pipeline.jobs import Tenant
 from pipeline.settings import QueueSettings
@@ -49,6 +51,18 @@ class Tending:
         while batch := await self._database.unit(CHAIN, rescue):
             rescued += batch
         return rescued
+
+    async def give_back(self, tokens: Sequence[UUID]) -> None:
+        """End those of these attempts that there are as if they had never been."""
+
+        async def give_back(connection: Connection) -> None:
+            leases = await connection.fetch(SQL["leased"], tokens)
+            for lease in leases:
+                end = End("given back", engine_seconds=0.0)
+                await settle(connection, lease["job_id"], lease["token"], end, self._settings)
+            await _wake(connection, [lease["tenant_id"] for lease in leases])
+
+        await self._database.unit(CHAIN, give_back)
 
     async def sweep(self) -> Swept:
         repaired = await self._database.unit(CHAIN, self._repair)

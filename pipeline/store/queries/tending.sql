@@ -11,6 +11,9 @@ ORDER BY lease_until
 LIMIT $2
 FOR UPDATE OF leases SKIP LOCKED;
 
+-- name: leased
+SELECT job_id, token, tenant_id FROM antiphon.leases WHERE token = ANY ($1);
+
 -- name: due
 WITH due AS MATERIALIZED (
     SELECT id FROM antiphon.jobs
