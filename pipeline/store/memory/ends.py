@@ -39,6 +39,7 @@ def settle(tables: Tables, claim: Claim, outcome: str, fate: Fate) -> None:
     lease.progress, lease.engine_seconds = claim.progress, claim.engine_seconds
     _charge(tables, row, lease)
     _close(tables, row, lease, outcome, fate)
+    tables.wake(row.job.tenant)
 
 
 def lose(tables: Tables, row: JobRow, lease: Lease) -> None:
@@ -85,7 +86,6 @@ def _close(tables: Tables, row: JobRow, lease: Lease, outcome: str, fate: Fate) 
     row.job = replace(row.job, progress=lease.progress)
     _note(tables, row, lease, outcome)
     fate(row)
-    tables.wake(row.job.tenant)
 
 
 def _note(tables: Tables, row: JobRow, lease: Lease, outcome: str) -> None:

@@ -45,9 +45,10 @@ class Tables:
         self.turns = Turns(self.rows, settings.max_running)
         self.work, self.cancels = Bell(), Bell()
 
-    def wake(self, tenant: Tenant) -> None:
-        self.turns.wake(tenant)
-        self.work.ring()
+    def wake(self, *tenants: Tenant) -> None:
+        if tenants:
+            self.turns.wake(*tenants)
+            self.work.ring()
 
     def end(self, row: JobRow, status: JobStatus, **changes: Any) -> None:
         """The job's end, with its usage and the event for its webhook; ``changes`` are the job's."""

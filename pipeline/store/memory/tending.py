@@ -23,6 +23,7 @@ def rescue(tables: Tables, *, until: float) -> int:
     late = [(row, row.lease) for row in tables.rows.values() if row.lease and row.lease.until <= until]
     for row, lease in late:
         lose(tables, row, lease)
+    tables.wake(*(row.job.tenant for row, _ in late))
     return len(late)
 
 
@@ -46,12 +47,11 @@ def _let_in(tables: Tables) -> int:
     due = [row for row in tables.rows.values() if row.job.next_attempt_at is not None and row.ready_at <= now]
     for row in due:
         row.ready_at, row.job = now, replace(row.job, next_attempt_at=None)
-        tables.wake(row.job.tenant)
+    tables.wake(*(row.job.tenant for row in due))
     return len(due)
 
 
 def _repair(tables: Tables) -> int:
     fallen = [place for place in tables.turns.places.values() if not place.ready and tables.turns.may_run(place)]
-    for place in fallen:
-        tables.wake(place.terms.tenant)
+    tables.wake(*(place.terms.tenant for place in fallen))
     return len(fallen)

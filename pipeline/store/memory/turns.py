@@ -6,7 +6,8 @@ Every tenant has a cost, its engine seconds over its weight, and of those that a
   two may have come to be; ``next`` finds out that it is no longer, and only then is it taken out of the turn.
 - **charged** it is when it is served, with what its jobs usually cost, so that claims in a row are not all its own.
   What a job has really cost is a charge that its tenant's next turn takes in.
-- **no credit for idling**: who comes back starts where the others are, not with all the time that it has not used.
+- **no credit for idling**: who comes back starts where the others are, not with all the time that it has not used. Its
+  old charges are taken in before, not on top: neither what they give back nor what they ask for is left over.
 """
 
 from __future__ import annotations
@@ -66,12 +67,15 @@ class Turns:
     def place(self, tenant: Tenant) -> Place:
         return self.places.setdefault(tenant, Place(TenantTerms(tenant)))
 
-    def wake(self, tenant: Tenant) -> None:
-        """There may be a job to claim, or room to run one."""
-        place = self.place(tenant)
-        if not place.ready and self.head(tenant):
-            place.cost = max(place.cost, self._level())
-            place.ready = True
+    def wake(self, *tenants: Tenant) -> None:
+        """There may be a job to claim, or room to run one. What these owe is taken in before they come back."""
+        places = [self.place(tenant) for tenant in set(tenants)]
+        away = [place for place in places if not place.ready and self.head(place.terms.tenant)]
+        for place in away:
+            place.take_in()
+        level = self._level()
+        for place in away:
+            place.cost, place.ready = max(place.cost, level), True
 
     def next(self, besides: Collection[Tenant]) -> tuple[Place, JobRow] | None:
         """Whose turn it is, none of ``besides``, and its head job."""

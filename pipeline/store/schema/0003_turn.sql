@@ -11,13 +11,16 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN hashtextextended(tenant, 7577);  -- any seed that no other lock of this database has
 
 
--- Let tenants into the turn that have a job to be claimed. Whoever was away starts where the turn is now: idling saves
--- nothing up. It has to see all tenants, which the door may not: hence it runs as its owner. Each statement sees what
--- was committed before it, also while the one above it waited for its locks; all go by name, so none waits in a circle.
+-- Let tenants into the turn that have a job to be claimed. Whoever was away starts where the turn is now, once its old
+-- charges are taken in: idling saves nothing up, and a debt from before is none. It has to see all tenants, which the
+-- door may not: hence it runs as its owner. Each statement sees what was committed before it, also while the one above
+-- it waited for its locks; all go by name, so none waits in a circle.
 CREATE FUNCTION antiphon.wake(names text[]) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan  -- to plan these statements takes several times as long as to run them
 AS $$
+DECLARE
+    away text[];
 BEGIN
     PERFORM pg_advisory_xact_lock_shared(antiphon.turn_key(name))
     FROM (SELECT DISTINCT unnest(names) AS name ORDER BY name) AS ordered;
@@ -27,21 +30,35 @@ BEGIN
     WHERE NOT EXISTS (SELECT FROM antiphon.tenants WHERE tenant_id = name)
     ON CONFLICT DO NOTHING;
 
-    WITH away AS (
+    away := array(
         SELECT tenant_id FROM antiphon.tenants
         WHERE tenant_id = ANY (names) AND NOT ready AND (
             SELECT true FROM antiphon.jobs
             WHERE jobs.tenant_id = tenants.tenant_id AND status = 'pending' AND next_attempt_at IS NULL
             ORDER BY priority DESC, seq LIMIT 1)
         ORDER BY tenant_id
-        FOR NO KEY UPDATE
-    ), level AS (
+        FOR NO KEY UPDATE);
+    IF away = '{}' THEN
+        RETURN;
+    END IF;
+
+    -- As a claim does it.
+    WITH charged AS (
+        DELETE FROM antiphon.charges WHERE tenant_id = ANY (away) RETURNING tenant_id, delta, seconds
+    ), due AS (
+        SELECT tenant_id, sum(delta) AS delta, avg(seconds) AS seconds FROM charged GROUP BY tenant_id
+    )
+    UPDATE antiphon.tenants
+    SET cost = cost + delta / weight, usual_seconds = usual_seconds + 0.2 * (seconds - usual_seconds)
+    FROM due WHERE tenants.tenant_id = due.tenant_id;
+
+    UPDATE antiphon.tenants SET ready = true, cost = greatest(tenants.cost, level.cost)
+    FROM (
         SELECT coalesce(
             (SELECT min(cost) FROM antiphon.tenants WHERE ready),
             (SELECT max(cost) FROM antiphon.tenants WHERE NOT ready)) AS cost
-    )
-    UPDATE antiphon.tenants SET ready = true, cost = greatest(tenants.cost, level.cost)
-    FROM away, level WHERE tenants.tenant_id = away.tenant_id;
+    ) AS level
+    WHERE tenant_id = ANY (away);
 END $$;
 
 

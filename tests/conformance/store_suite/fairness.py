@@ -141,6 +141,26 @@ class TestTheTurnOfTenants:
         served = await claim_many(store, 8)
         assert abs(served[ACME] - served[GLOBEX]) <= 1
 
+    async def test_what_is_given_back_to_a_tenant_that_was_away_is_no_credit(self, store: Store) -> None:
+        await submit_many(store, ACME, 30)
+        await work(store, 10, {ACME: 100.0})
+        for taken in [await claim(store) for _ in range(20)]:
+            await store.queue().cancel(taken)
+        await submit_many(store, GLOBEX, 50)
+        await work(store, 30, {GLOBEX: 100.0})
+        await submit_many(store, ACME, 20)
+
+        assert (await work(store, 12, {ACME: 100.0, GLOBEX: 100.0}))[GLOBEX] >= 5
+
+    async def test_one_long_job_does_not_shut_a_tenant_out_that_was_away_since(self, store: Store) -> None:
+        await submit(store, ACME)
+        await work(store, 1, {ACME: 3600.0})
+        await submit_many(store, GLOBEX, 40)
+        await work(store, 12, {GLOBEX: 500.0})
+        await submit_many(store, ACME, 5)
+
+        assert (await work(store, 6, {ACME: 10.0, GLOBEX: 500.0}))[ACME] >= 2
+
     async def test_a_high_priority_goes_first_among_its_own_and_passes_no_other_tenant(self, store: Store) -> None:
         await submit_many(store, ACME, 4, priority="low")
         await submit_many(store, GLOBEX, 4, priority="high")
