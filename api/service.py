@@ -11,7 +11,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
@@ -26,6 +26,7 @@ from quart import Quart
 
 from api import EngineFacts, Health, create_app
 from api.engine import CapabilitiesView, EngineState, RoomView, StageView
+from api.gauges import QueueGauges
 from api.webhooks import WebhookSender
 from pipeline.chain import Chain
 from pipeline.errors import ConfigError
@@ -69,11 +70,15 @@ class Service:
                 line = chain(store.queue(), room, self.settings, telemetry)
                 _measure(telemetry, room, line)
                 app, sender = self._app(store, room, line), WebhookSender(store.outbox(), self.settings)
+                gauges = QueueGauges(store.queue())
+                telemetry.watch_queue(lambda: gauges.health)
                 try:
                     async with anyio.create_task_group() as group:
                         await group.start(self._run_chain, line)
                         group.start_soon(self._answer, app, door)
-                        group.start_soon(self._send_webhooks, sender)
+                        # What is not sent by the end is in the outbox, for another replica or the next start.
+                        group.start_soon(self._while_open, sender.run)
+                        group.start_soon(self._while_open, gauges.run)
                         group.start_soon(self._wind_down, line)
                         self._tell_ready(address)
                         task_status.started(address)
@@ -119,11 +124,10 @@ class Service:
         with CancelScope(shield=True):
             await hypercorn_serve(app, config, shutdown_trigger=self._door_closing.wait)
 
-    async def _send_webhooks(self, sender: WebhookSender) -> None:
-        """What is not sent by the end is in the outbox, for another replica or the next start."""
+    async def _while_open(self, run: Callable[[], Awaitable[None]]) -> None:
         async with anyio.create_task_group() as group:
             group.start_soon(_then_cancel, self._door_closing, group.cancel_scope)
-            await sender.run()
+            await run()
 
     async def _wind_down(self, line: Chain[Transcript]) -> None:
         await self._ending.wait()

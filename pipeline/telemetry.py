@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -23,6 +24,7 @@ from pipeline.errors import AntiphonError, Internal
 from pipeline.observer import Ending, Observer, Turn
 from pipeline.settings import TelemetrySettings
 from pipeline.step import StepStatistics
+from pipeline.store import QueueHealth
 
 log = structlog.get_logger()
 
@@ -48,9 +50,29 @@ ENGINE_BATCHES: Final = Instrument("engine_batches", "1", "Batches the engine ha
 ENGINE_WINDOWS: Final = Instrument("engine_windows", "1", "Windows the engine has run.")
 ENGINE_READY: Final = Instrument("engine_ready", "1", "Windows that wait for a lane.")
 
+# By the field of QueueHealth; of all tenants and replicas together, so each replica tells the same.
+QUEUE: Final[Mapping[str, Instrument]] = {
+    "pending": Instrument("queue_pending", "1", "Jobs that may be begun."),
+    "waiting": Instrument("queue_retrying", "1", "Jobs with a retry ahead of them."),
+    "running": Instrument("queue_running", "1", "Jobs that a worker has."),
+    "tenants": Instrument("queue_tenants", "1", "Tenants with jobs that wait or run."),
+    "oldest_seconds": Instrument("queue_oldest", "s", "How long the oldest pending job could have been begun."),
+    "late_seconds": Instrument("queue_lease_late", "s", "How far the most overdue lease has run out."),
+    "started": Instrument("queue_started_5m", "1", "Attempts begun in five minutes."),
+    "retried": Instrument(
+        "queue_retried_5m", "1", "Attempts that failed in five minutes, of jobs that are tried again."
+    ),
+    "lost": Instrument("queue_lost_5m", "1", "Attempts lost with their worker in five minutes."),
+    "failed": Instrument("queue_failed_5m", "1", "Jobs that failed for good in five minutes."),
+    "wait_seconds_p50": Instrument("queue_wait_p50", "s", "Median wait of the jobs begun in five minutes."),
+    "wait_seconds_p99": Instrument("queue_wait_p99", "s", "99th percentile of the same waits."),
+    "oldest_snapshot_seconds": Instrument("queue_oldest_snapshot", "s", "Age of the oldest snapshot in the database."),
+}
+
 INSTRUMENTS: Final = (
     *(ITEMS, BUSY, BLOCKED, RETRIES, ENDINGS, WAITING, ACTIVE),
     *(ENGINE_BUSY, ENGINE_BATCHES, ENGINE_WINDOWS, ENGINE_READY),
+    *QUEUE.values(),
 )
 
 
@@ -70,6 +92,11 @@ class Telemetry(Observer):
     def watch_steps(self, statistics: Callable[[], Iterable[StepStatistics]]) -> None:
         self._observe(WAITING, lambda _: [Observation(s.waiting, {"stage": s.stage}) for s in statistics()])
         self._observe(ACTIVE, lambda _: [Observation(s.active, {"stage": s.stage}) for s in statistics()])
+
+    def watch_queue(self, look: Callable[[], QueueHealth | None]) -> None:
+        """While ``look`` gives ``None`` these instruments have no values: none of before is taken for one of now."""
+        for field, instrument in QUEUE.items():
+            self._observe(instrument, partial(_observed, look, field))
 
     def close(self) -> None:
         self._provider.shutdown()
@@ -112,6 +139,11 @@ class Telemetry(Observer):
     ) -> None:
         create = self._meter.create_observable_counter if total else self._meter.create_observable_gauge
         create(row.name, [callback], row.unit, row.description)
+
+
+def _observed(look: Callable[[], QueueHealth | None], field: str, _: CallbackOptions) -> Iterator[Observation]:
+    if (health := look()) is not None:
+        yield Observation(getattr(health, field))
 
 
 def configure_logging(settings: TelemetrySettings) -> None:

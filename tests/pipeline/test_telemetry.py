@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
+from dataclasses import fields
 
 import anyio
 import pytest
@@ -11,6 +12,7 @@ from prometheus_client import generate_latest
 
 from pipeline.chain import Chain
 from pipeline.settings import TelemetrySettings
+from pipeline.store import QueueHealth
 from pipeline.telemetry import ENGINE_BUSY, INSTRUMENTS, Telemetry, configure_logging
 from tests.pipeline.rig import Cut, Fetch, Hear, Join, Plan, Taker, Writer
 
@@ -54,6 +56,20 @@ async def test_every_item_of_every_stage_is_counted_by_its_outcome(telemetry: Te
 def test_an_observed_instrument_tells_what_it_is_asked_for(telemetry: Telemetry) -> None:
     telemetry.watch(ENGINE_BUSY, lambda: 12.5, total=True)
     assert _read("engine_busy_seconds_total") == {"engine_busy_seconds_total": 12.5}
+
+
+def test_all_that_is_known_of_the_queue_is_told_and_nothing_where_nothing_is_known(telemetry: Telemetry) -> None:
+    health: QueueHealth | None = None
+    telemetry.watch_queue(lambda: health)
+    assert _read("queue_") == {}
+
+    health = QueueHealth(*range(1, 1 + len(fields(QueueHealth))))
+    told = _read("queue_")
+    assert (told["queue_pending"], told["queue_oldest_seconds"], told["queue_wait_p99_seconds"]) == (1, 5, 12)
+    assert sorted(told.values()) == [*range(1, 1 + len(fields(QueueHealth)))]
+
+    health = None
+    assert _read("queue_") == {}
 
 
 def test_no_two_instruments_share_a_name() -> None:
