@@ -54,17 +54,21 @@ class Client:
         async with httpx2.AsyncClient(base_url=address, headers=headers, timeout=TIMEOUT, trust_env=False) as http:
             yield cls(http)
 
-    async def submit(self, request: JobRequest, files: Sequence[Path]) -> str:
-        """Queue ``files``, or without any the request's ``media_url``; the job's id."""
+    async def submit(self, request: JobRequest, files: Sequence[Path], key: str) -> str:
+        """Queue ``files``, or without any the request's ``media_url``; the job's id, which is the same with this
+        ``key`` however often it is sent."""
+        keyed = {"Idempotency-Key": key}
         body = request.model_dump_json(exclude_defaults=True)
         if not files:
-            answer = await self._http.post("/v1/jobs", content=body, headers={"Content-Type": "application/json"})
+            answer = await self._http.post(
+                "/v1/jobs", content=body, headers={"Content-Type": "application/json", **keyed}
+            )
         else:
             with ExitStack() as opened:
                 contents = [opened.enter_context(await anyio.to_thread.run_sync(io.FileIO, file)) for file in files]
                 tracks = [("file", (file.name, content)) for file, content in zip(files, contents, strict=True)]
                 request_part = ("request", (None, body.encode(), "application/json"))
-                answer = await self._http.post("/v1/jobs", files=[request_part, *tracks])
+                answer = await self._http.post("/v1/jobs", files=[request_part, *tracks], headers=keyed)
         return _Job.model_validate_json(_good(answer).content, extra="ignore").id
 
     async def follow(self, job_id: str, tell: Callable[[Progress], None]) -> tuple[Notice, ...]:

@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import anyio
 import httpx2
@@ -61,12 +61,14 @@ async def _at(address: str, settings: Settings, order: Order) -> Delivery:
     token = issue_token(settings.auth, TENANT, seconds=TOKEN_SECONDS)
     try:
         async with Client.connected(address, token) as client:
-            job_id = await client.submit(order.request, order.files)
+            key, job_id = str(uuid4()), None
             try:
+                job_id = await client.submit(order.request, order.files, key)
                 return await _followed(client, job_id, order.form)
             except anyio.get_cancelled_exc_class():  # Ctrl-C: nobody wants it any more
                 with anyio.move_on_after(DELETE_SECONDS, shield=True), suppress(Refused, httpx2.HTTPError):
-                    await client.delete(job_id)
+                    # without an answer there may be a job all the same: the key tells which
+                    await client.delete(job_id or await client.submit(order.request, order.files, key))
                 raise
     except httpx2.HTTPError as error:
         raise Refused(f"The service at {address} went away ({type(error).__name__}); see its log.") from error
