@@ -16,7 +16,7 @@ from pipeline.store.postgres import uploads as files
 from pipeline.store.postgres.database import Connection, Database, door
 from pipeline.store.postgres.notices import Notices
 from pipeline.store.postgres.queries import SQL
-from pipeline.store.postgres.rows import TRACE, job_of, read
+from pipeline.store.postgres.rows import TRACE, job_of, read, show
 from pipeline.store.rules import divide
 from pipeline.transcript import Transcript
 
@@ -68,7 +68,7 @@ class PostgresTenantJobs:
         return Job(
             id=row["id"],
             tenant=self._tenant,
-            request=read(JobRequest, row["request"]),
+            request=show(JobRequest, row["request"]),
             created_at=row["created_at"],
             uploads=tuple(row["uploads"]),
             max_attempts=row["max_attempts"],

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import replace
+from typing import Final
 from uuid import UUID, uuid4
 
 import anyio
 from asyncpg import Record
+from pydantic import ValidationError
 
 from pipeline.claim import Claim
-from pipeline.jobs import Problem, Tenant, Usage
+from pipeline.errors import Internal
+from pipeline.jobs import JobRequest, Problem, Tenant, Usage
 from pipeline.settings import QueueSettings
 from pipeline.store import Fenced, QueueHealth, Renewal, Swept, Tended, Unavailable
 from pipeline.store.postgres import uploads as files
@@ -23,6 +26,8 @@ from pipeline.store.postgres.tending import Tending
 from pipeline.store.postgres.turn import Taker, next_tenant, take
 from pipeline.store.rules import Secrets, unite
 from pipeline.transcript import Transcript
+
+UNREADABLE_SECONDS: Final = 60.0  # in three attempts most rolling upgrades have gone by
 
 
 class PostgresJobQueue:
@@ -51,7 +56,9 @@ class PostgresJobQueue:
                 self._unheard[taker.token] = anyio.current_time() + lease_seconds
                 raise
             if row is not None:
-                return _claim_of(row, taker.token)
+                if claim := await self._readable(row, taker.token):
+                    return claim
+                return await self.claim(replica=replica, lease_seconds=lease_seconds, besides=besides)
             if tenant is None:
                 return None
             passed.append(tenant)
@@ -132,6 +139,17 @@ class PostgresJobQueue:
     async def health(self) -> QueueHealth:
         return await self._tending.health()
 
+    async def _readable(self, row: Record, token: UUID) -> Claim | None:
+        """``None``: it asks for what only a newer release knows. A replica of that may be the next to take it."""
+        try:
+            return _claim_of(row, token)
+        except ValidationError:
+            error = Internal("This release cannot read the request, which came in through a newer one.", retryable=True)
+            problem = Problem.of(error, attempt=row["attempt"])
+            end = End("failed", engine_seconds=0.0, problem=problem, retry_in=UNREADABLE_SECONDS)
+            await self._end(row["id"], token, end)
+            return None
+
     async def _return_unheard(self) -> None:
         """Give back what was claimed though the claim failed: nobody works on it, and no worker of it was lost.
 
@@ -143,12 +161,15 @@ class PostgresJobQueue:
             await self._tending.give_back(list(self._unheard))
 
     async def _settle(self, claim: Claim, end: End) -> None:
+        await self._end(claim.job.id, claim.token, end)
+
+    async def _end(self, job_id: UUID, token: UUID, end: End) -> None:
         """End the attempt, unless its lease is gone: then it must have ended in this very way, or is ``Fenced``."""
 
         async def act(connection: Connection) -> bool:
-            tenant = await settle(connection, claim.job.id, claim.token, end, self._settings)
+            tenant = await settle(connection, job_id, token, end, self._settings)
             if tenant is None:
-                return bool(await connection.fetchval(SQL["settled"], claim.token, end.outcome))
+                return bool(await connection.fetchval(SQL["settled"], token, end.outcome))
             await connection.execute(SQL["wake"], [tenant])
             return True
 
@@ -160,7 +181,7 @@ class PostgresJobQueue:
 def _claim_of(row: Record, token: UUID) -> Claim:
     job = job_of(row)
     return Claim(
-        replace(job, request=unite(job.request, read(Secrets, row["secrets"]))),
+        replace(job, request=unite(read(JobRequest, row["request"]), read(Secrets, row["secrets"]))),
         token=token,
         weight=row["weight"],
         resumes=row["resumes"],
