@@ -180,6 +180,7 @@ def _told(plan: Plan, took: float) -> dict[str, str]:
         "leases": f"{lease} s, a beat every {beat} s",
         "jobs": f"{plan.jobs} of {len(TENANTS)} tenants, half of them uploaded, four in five with a webhook",
         "media": f"{', '.join(MEDIA)}; fetched ones after {LATENCY[0]:g} … {LATENCY[1]:g} s",
+        "stages": f"{len(STAGES)}, of which the interleaver's work is too short for a kill to be aimed at",
         "time": f"{took:.0f} s until the last event was told",
     }
 

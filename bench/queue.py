@@ -1,6 +1,6 @@
 """What the queue does in a second, and what fairness costs: on a PostgreSQL of its own, with every commit on disk.
 
-claims              ours and a plain one, turn about, on one connection, beside 0 … 10⁶ jobs that wait
+claims              ours and a plain one, turn about, on one connection, beside 0 (a look that finds none) … 10⁶ jobs
 in SQL              submit ▸ claim ▸ commit: the same statements, sent by pgbench
 through the store   submit ▸ claim ▸ commit: one process of Python
 through the chain   uploads ▸ all stages, with the mock engine ▸ transcripts
@@ -119,7 +119,7 @@ async def _timed(queue: JobQueue, plain: PlainQueue, claims: int) -> tuple[list[
 
 
 def _latencies(pending: int, fair: Sequence[float], plain: Sequence[float], *, most: bool) -> Iterator[Figure]:
-    beside = f"claim, {pending:,} waiting"
+    beside = f"claim, {pending:,} waiting" if pending else "look into an empty queue"
     yield Figure(f"{beside}: median", [median(fair)], "ms")
     yield Figure(f"{beside}: 99th percentile", [_p99(fair)], "ms", at_most=SLOWEST if most else None)
     yield Figure(f"{beside}: plain, median", [median(plain)], "ms")
