@@ -137,8 +137,8 @@ class TestStanding:
 
         await store.queue().commit(running, TRANSCRIPT, USAGE)
         standing = await store.tenant(ACME).standing()
-        assert (standing.pending, standing.ahead) == (1, 1)
-        assert standing.starts_in is not None
+        assert standing.pending == 1
+        assert None not in (standing.ahead, standing.starts_in)
 
 
 class TestHealth:
