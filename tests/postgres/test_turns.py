@@ -211,6 +211,17 @@ async def test_operators_see_which_events_were_not_delivered_and_why(store: Post
     }
 
 
+async def test_the_depth_is_counted_in_the_index_of_head_jobs_without_a_look_at_their_rows(
+    store: PostgresStore, admin: Admin
+) -> None:
+    await submit(store)
+    async with admin.transaction():
+        await admin.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off")
+        await admin.execute("SET LOCAL ROLE antiphon_chain")
+        plan = await admin.fetch("EXPLAIN SELECT * FROM antiphon.queue_ready")
+    assert any("Index Only Scan using jobs_head on jobs" in row[0] for row in plan)
+
+
 @pytest.mark.parametrize("view", VIEWS)
 async def test_the_door_looks_through_no_view(store: PostgresStore, dsn: str, view: str) -> None:
     await submit(store)

@@ -1,17 +1,11 @@
 -- For operators, who step into the role antiphon_chain to look. A view is as blind as whoever looks through it, and the
 -- door may look through none.
 
--- What each tenant could have begun at once. Two halves, each read from an index that holds all it needs: a fifth of the
--- time that it takes to read the rows, 0.16 s where a million wait.
+-- What each tenant could have begun at once. The index of head jobs holds all that this needs: where a million wait it
+-- takes a fifth of the time that reading the rows does, 0.16 s.
 CREATE VIEW antiphon.queue_ready WITH (security_invoker = true) AS
-SELECT tenant_id, sum(jobs)::bigint AS jobs, min(since) AS since
-FROM (
-    SELECT tenant_id, count(*) AS jobs, min(ready_at) AS since FROM antiphon.jobs
-    WHERE status = 'pending' AND next_attempt_at IS NULL AND losses = 0 GROUP BY tenant_id
-    UNION ALL
-    SELECT tenant_id, count(*), min(ready_at) FROM antiphon.jobs
-    WHERE status = 'pending' AND next_attempt_at IS NULL AND losses > 0 GROUP BY tenant_id
-) AS halves
+SELECT tenant_id, count(*) AS jobs, min(ready_at) AS since
+FROM antiphon.jobs WHERE status = 'pending' AND next_attempt_at IS NULL
 GROUP BY tenant_id;
 
 -- All tenants together. pending may be claimed, waiting has a retry ahead of it. Counts every row that waits.
