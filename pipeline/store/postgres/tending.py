@@ -69,7 +69,7 @@ class Tending:
         expired = await self._erase("expire_jobs", JOBS_AT_ONCE)
         await self._erase("expire_keys", ERASED_AT_ONCE, KEY_SECONDS)
         await self._erase("expire_deliveries", ERASED_AT_ONCE, DELIVERY_SECONDS)
-        await self._database.unit(CHAIN, lambda c: c.execute(SQL["discard_orphans"], ORPHAN_SECONDS))
+        await self._erase("discard_orphans", ERASED_AT_ONCE, ORPHAN_SECONDS)
         return Swept(repaired=repaired, expired=expired)
 
     async def health(self) -> QueueHealth:

@@ -19,6 +19,7 @@ from pipeline.store.rules import CHUNK_BYTES
 
 ERASE_SECONDS: Final = 5.0  # between two looks for what was discarded
 ERASE_CHUNKS: Final = 256  # at once: 64 MiB are gone in a fraction of UNIT_SECONDS
+ERASE_UPLOADS: Final = 1000  # at once, which are small by then
 
 
 class PostgresUpload:
@@ -91,9 +92,9 @@ async def send(database: Database, claim: Claim, upload: UUID) -> AsyncGenerator
 
 async def erase(database: Database) -> None:
     """Delete what is discarded, in batches."""
-    while await database.unit(CHAIN, lambda c: c.fetch(SQL["erase_chunks"], ERASE_CHUNKS)):
-        pass
-    await database.unit(CHAIN, lambda c: c.execute(SQL["erase_uploads"]))
+    for name, at_once in (("erase_chunks", ERASE_CHUNKS), ("erase_uploads", ERASE_UPLOADS)):
+        while await database.unit(CHAIN, lambda c: c.fetch(SQL[name], at_once)):  # noqa: B023  # done before the next
+            pass
 
 
 async def keep_erasing(database: Database) -> None:

@@ -94,9 +94,16 @@ WHERE leases.job_id = held.job_id AND leases.token = held.token
 RETURNING leases.token, cancel_requested_at IS NOT NULL AS cancelled;
 
 -- name: report
+-- A lease that somebody else has in hand is left out until the next report: the heartbeat locks the same ones, in an
+-- order of its own.
+WITH held AS MATERIALIZED (
+    SELECT told.* FROM antiphon.leases
+    JOIN unnest($1::uuid[], $2::uuid[], $3::jsonb[], $4::float8[]) AS told (job_id, token, progress, engine_seconds)
+        USING (job_id, token)
+    FOR NO KEY UPDATE OF leases SKIP LOCKED
+)
 UPDATE antiphon.leases SET progress = held.progress, engine_seconds = held.engine_seconds
-FROM unnest($1::uuid[], $2::uuid[], $3::jsonb[], $4::float8[]) AS held (job_id, token, progress, engine_seconds)
-WHERE leases.job_id = held.job_id AND leases.token = held.token;
+FROM held WHERE leases.job_id = held.job_id;
 
 -- name: hold
 -- The lease stays until the end of this transaction. Heartbeats do not wait for that, and settling does.

@@ -55,6 +55,7 @@ WITH batch AS MATERIALIZED (
     SELECT tenant_id, key FROM antiphon.idempotency_keys
     WHERE created_at <= now() - make_interval(secs => $2)
     LIMIT $1
+    FOR UPDATE SKIP LOCKED
 )
 DELETE FROM antiphon.idempotency_keys AS old USING batch
 WHERE old.tenant_id = batch.tenant_id AND old.key = batch.key
@@ -65,6 +66,7 @@ WITH batch AS MATERIALIZED (
     SELECT id FROM antiphon.deliveries
     WHERE next_try_at IS NULL AND created_at <= now() - make_interval(secs => $2)
     LIMIT $1
+    FOR UPDATE SKIP LOCKED
 )
 DELETE FROM antiphon.deliveries USING batch WHERE deliveries.id = batch.id RETURNING true;
 

@@ -206,5 +206,5 @@ GRANT SELECT ON antiphon.usage TO antiphon_door;
 GRANT DELETE ON antiphon.jobs TO antiphon_chain;
 GRANT SELECT, INSERT, UPDATE, DELETE ON antiphon.tenants, antiphon.charges, antiphon.checkpoints, antiphon.deliveries
     TO antiphon_chain;
-GRANT SELECT, DELETE ON antiphon.idempotency_keys TO antiphon_chain;
+GRANT SELECT, UPDATE, DELETE ON antiphon.idempotency_keys TO antiphon_chain;  -- UPDATE: to lock one
 GRANT SELECT, INSERT ON antiphon.usage, antiphon.delivery_tries TO antiphon_chain;
