@@ -1,4 +1,4 @@
-"""The embedded server, with real processes that are really killed."""
+"""The embedded server: who starts it, who attaches, where it keeps its files, and as whom it runs."""
 
 from __future__ import annotations
 
@@ -7,15 +7,10 @@ import importlib.util
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -23,30 +18,26 @@ from anyio import to_thread
 
 from pipeline.errors import ConfigError
 from pipeline.store.embedded import EmbeddedPostgres, binaries
+from tests.postgres.holding import (
+    HOLDER,
+    LONGEST_WAIT,
+    Hold,
+    ask,
+    holding,
+    keep_a_word,
+    kept_word,
+    postgres_pid,
+    process_status,
+    serves,
+    the_cluster,
+    with_proc,
+)
 
 pytestmark = pytest.mark.postgres
 
-LONGEST_WAIT = 30.0
 SYSTEM_BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 
-# A process that says whether it owns the server, and where it is, and leaves when its stdin ends.
-HOLDER = """
-import signal, sys
-from pathlib import Path
-import anyio
-from pipeline.store.embedded import EmbeddedPostgres
-
-async def main():
-    async with EmbeddedPostgres(Path(sys.argv[1])) as server:
-        print(server.owned, server.dsn, flush=True)
-        await anyio.to_thread.run_sync(sys.stdin.read)
-
-signal.signal(signal.SIGINT, signal.SIG_IGN)
-anyio.run(main)
-"""
-
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has to step down")
-with_proc = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="looks processes up in /proc")
 
 
 @pytest.fixture(params=["asyncio", "trio"])
@@ -54,92 +45,9 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """A process beside us that has the server."""
-
-    process: subprocess.Popen[str]
-    owned: bool
-    dsn: str
-
-    def leave(self) -> None:
-        assert self.process.stdin
-        self.process.stdin.close()
-        assert self.process.wait(LONGEST_WAIT) == 0
-
-
-Hold = Callable[[], AbstractContextManager[Holder]]
-
-
 @pytest.fixture
 def hold(tmp_path: Path) -> Hold:
-    @contextmanager
-    def start() -> Iterator[Holder]:
-        command = [sys.executable, "-c", HOLDER, str(tmp_path)]
-        with subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
-        ) as process:
-            assert process.stdout
-            owned, dsn = process.stdout.readline().split()
-            yield Holder(process, owned == "True", dsn)
-
-    return start
-
-
-def ask(dsn: str, question: str) -> object:
-    async def answer() -> object:
-        connection = await asyncpg.connect(dsn, ssl=False)
-        try:
-            return await connection.fetchval(question)
-        finally:
-            await connection.close()
-
-    return asyncio.run(answer())
-
-
-def keep_a_word(dsn: str) -> None:
-    ask(dsn, "CREATE TABLE words (word text)")
-    ask(dsn, "INSERT INTO words VALUES ('kept')")
-
-
-def kept_word(dsn: str) -> object:
-    return ask(dsn, "SELECT word FROM words")
-
-
-def until(condition: Callable[[], bool]) -> None:
-    give_up_at = time.monotonic() + LONGEST_WAIT
-    while not condition():
-        assert time.monotonic() < give_up_at, "it never came"
-        time.sleep(0.02)
-
-
-def serves(dsn: str) -> bool:
-    with suppress(OSError), socket.create_connection(("127.0.0.1", urlsplit(dsn).port), timeout=1):
-        return True
-    return False
-
-
-def the_cluster(data_dir: Path) -> Path:
-    [home] = data_dir.glob("postgres-*")
-    return home / "data"
-
-
-def postgres_pid(data_dir: Path) -> int:
-    return int((the_cluster(data_dir) / "postmaster.pid").read_text().split()[0])
-
-
-def process_status(pid: int) -> dict[str, str]:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
-
-
-def watchdog_pid(data_dir: Path) -> int:
-    return int(process_status(postgres_pid(data_dir))["PPid"])
-
-
-def kill(*pids: int) -> None:
-    for pid in pids:
-        os.kill(pid, signal.SIGKILL)
+    return partial(holding, tmp_path)
 
 
 async def test_what_is_written_is_there_after_the_next_start(tmp_path: Path) -> None:
@@ -185,48 +93,6 @@ def test_of_several_that_start_at_once_one_owns_and_the_others_wait_for_it(tmp_p
     assert len({dsn for _, dsn in answers}) == 1
     for process in crowd:
         process.communicate(timeout=LONGEST_WAIT)
-
-
-def test_the_server_goes_when_its_owner_is_killed_and_keeps_what_was_written(tmp_path: Path, hold: Hold) -> None:
-    with hold() as owner:
-        keep_a_word(owner.dsn)
-        kill(owner.process.pid)
-        until(lambda: not (the_cluster(tmp_path) / "postmaster.pid").exists())
-        assert not serves(owner.dsn)
-    with hold() as owner:
-        assert owner.owned
-        assert kept_word(owner.dsn) == "kept"
-
-
-@with_proc
-def test_a_server_left_behind_by_owner_and_watchdog_is_replaced(tmp_path: Path, hold: Hold) -> None:
-    with hold() as owner:
-        keep_a_word(owner.dsn)
-        kill(watchdog_pid(tmp_path), owner.process.pid)
-    assert serves(owner.dsn)
-    with hold() as heir:
-        assert heir.owned
-        assert not serves(owner.dsn)
-        assert kept_word(heir.dsn) == "kept"
-
-
-@with_proc
-def test_a_server_without_its_watchdog_still_ends_with_its_owner(tmp_path: Path, hold: Hold) -> None:
-    with hold() as owner:
-        kill(watchdog_pid(tmp_path))
-        assert serves(owner.dsn)
-        owner.leave()
-        assert not serves(owner.dsn)
-
-
-@with_proc
-def test_a_start_after_everything_was_killed_finds_what_was_written(tmp_path: Path, hold: Hold) -> None:
-    with hold() as owner:
-        keep_a_word(owner.dsn)
-        kill(watchdog_pid(tmp_path), owner.process.pid, postgres_pid(tmp_path))
-    with hold() as heir:
-        assert heir.owned
-        assert kept_word(heir.dsn) == "kept"
 
 
 @with_proc

@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -55,10 +56,10 @@ class Cluster:
     def __init__(self, home: Path, binaries: Path, port: int | None = None) -> None:
         self.home = home
         self.log = home / "log"
+        self.port = port
         self._data = home / "data"
         self._password = home / "password"
         self._binaries = binaries
-        self._port = port
         self._guard: subprocess.Popen[bytes] | None = None
 
     def dsn(self) -> str | None:
@@ -69,23 +70,31 @@ class Cluster:
             return None
         return f"postgresql://{SUPERUSER}:{self._password.read_text()}@{HOST}:{server.port}/postgres"
 
-    def start(self) -> None:
-        """Return when the server is ready. Raises ``ConfigError`` when it does not get there."""
-        postmaster.end(self._data)
+    def runs(self) -> bool:
+        """Whether the server that was started here is there still, and guarded. Does not block."""
+        return self._guard is not None and self._guard.poll() is None
+
+    def start(self, checkpoint: Callable[[], None] = lambda: None) -> None:
+        """Return when the server is ready. Raises ``ConfigError`` when it does not get there.
+
+        ``checkpoint`` is called again and again meanwhile; what it raises ends the start, and ``stop`` clears up.
+        """
+        self.stop()
         account = account_for(self.home, self._binaries)
         if not self._data.exists():
             self._make_database(account)
         give_up_at = time.monotonic() + START_SECONDS
-        while not self._launch(account, give_up_at):
+        while not self._launch(account, give_up_at, checkpoint):
             said = self.log.read_text(errors="replace")
             if time.monotonic() > give_up_at or not any(trouble in said for trouble in PASSING_TROUBLE):
                 raise _failed(f"PostgreSQL does not start in {self.home}", said, account)
+            checkpoint()
             time.sleep(RETRY_SECONDS)
 
     def stop(self) -> None:
         if self._guard is not None:
             self._dismiss(self._guard)
-        postmaster.end(self._data)  # there is one only where somebody killed the watchdog
+        postmaster.end(self._data)  # there is one only where somebody killed its watchdog
 
     def _make_database(self, account: Account | None) -> None:
         for unfinished in self.home.glob("initdb-*"):
@@ -114,9 +123,9 @@ class Cluster:
             fresh.rename(self._data)
             _flush(self.home)
 
-    def _launch(self, account: Account | None, give_up_at: float) -> bool:
+    def _launch(self, account: Account | None, give_up_at: float, checkpoint: Callable[[], None]) -> bool:
         """One try. Whether the server is ready; else it has ended, and its log says why."""
-        port = self._port or _free_port()
+        port = self.port or _free_port()
         server = [str(self._binaries / "postgres"), "-D", str(self._data), "-p", str(port)]
         settings = [f"--{name}={value}" for name, value in SERVER_SETTINGS.items()]
         with self.log.open("wb") as log:
@@ -133,6 +142,7 @@ class Cluster:
             found = postmaster.read(self._data)
             if found and found.ready and found.port == port and _answers(port):  # see dsn
                 return True
+            checkpoint()
             time.sleep(POLL_SECONDS)
         self._dismiss(guard)
         return False
