@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.service.installation import SPOKEN, Installation, Service
+from tests.service.installation import SPOKEN, Installation, Service, until
 
 pytestmark = pytest.mark.postgres
 
@@ -45,6 +45,29 @@ def test_a_job_whose_worker_is_killed_completes_once_after_the_next_start(
             assert again.transcript(job_id) == f"{SPOKEN}\n"
     assert job["attempt"] == 2
     assert job["last_error"]["code"] == "worker-lost"
+
+
+def test_a_service_whose_database_is_killed_starts_it_again_and_completes_every_job(
+    installation: Installation, media: Path
+) -> None:
+    installation.settings |= {"QUEUE__LEASE_SECONDS": "4", "QUEUE__HEARTBEAT_SECONDS": "0.5"}
+    installation.speak(window_seconds=1.0, max_batch=1)
+    with installation.serving() as service:
+        jobs = [service.submit(media / "jfk.flac") for _ in range(3)]
+        service.begun(jobs[0])
+        killed = installation.processes()
+        for number in killed:
+            os.kill(number, signal.SIGKILL)
+        until(lambda: service.event("database-died"))
+        until(lambda: service.http.get("/readyz").status_code == 200)
+        ended = [service.completed(job) for job in jobs]
+        assert not killed.keys() & installation.processes().keys()
+        assert {service.transcript(job["id"]) for job in ended} == {f"{SPOKEN}\n"}
+        outcomes = installation.rows("SELECT job_id FROM antiphon.attempts WHERE outcome = 'completed'")
+        assert sorted(str(row["job_id"]) for row in outcomes) == sorted(jobs)
+        assert service.http.get("/readyz").status_code == 200
+        service.process.terminate()
+        assert service.ends() == 0
 
 
 @pytest.mark.full
