@@ -7,7 +7,7 @@ asked, and is answered from here. Of another model, other options or other media
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, fields
 from hashlib import blake2b
@@ -45,12 +45,13 @@ Ask = Callable[[Read], Awaitable[Draft | WindowError]]
 
 @dataclass(slots=True)
 class Drafts:
-    """The drafts of one claim. ``earlier``: as attempts before this one left them, once they are loaded.
+    """The drafts of one claim. ``earlier``: as attempts before this one left them, once they are loaded;
+    each is let go of once it has answered.
 
     ``saved_seconds``: engine seconds of the claim when ``unsaved`` was written last.
     """
 
-    earlier: Mapping[bytes, str] | None = None
+    earlier: dict[bytes, str] | None = None
     unsaved: dict[bytes, Draft] = field(default_factory=dict)
     saved_seconds: float = 0.0
     looking_up: Lock = field(default_factory=Lock)
@@ -63,15 +64,20 @@ class Drafts:
 
 @dataclass(slots=True)
 class Question:
-    """A window that is read when it is wanted, more than once if need be; ``digest`` is known from then on."""
+    """A window that is read when it is wanted, more than once if need be; ``digest`` may be asked for from then on."""
 
     reading: Read
     engine: EngineInfo
-    digest: bytes = b""
+    _digest: bytes | None = None
+
+    @property
+    def digest(self) -> bytes:
+        assert self._digest is not None, "Nothing has been read that an answer could depend on."
+        return self._digest
 
     async def read(self) -> Window:
         window = await self.reading()
-        self.digest = await to_thread.run_sync(digest, window, self.engine)
+        self._digest = await to_thread.run_sync(digest, window, self.engine)
         return window
 
 
@@ -105,9 +111,9 @@ class Checkpoints:
         drafts = Drafts.of(claim)
         async with drafts.looking_up:  # one window of a job at a time: however many there are, one is in memory
             if drafts.earlier is None:
-                drafts.earlier = await self._queue.kept(claim)
+                drafts.earlier = dict(await self._queue.kept(claim))
             await question.read()
-        found = drafts.earlier.get(question.digest)
+        found = drafts.earlier.pop(question.digest, None)
         return DRAFT.validate_json(found) if found else None
 
     def _note(self, claim: Claim, asked: bytes, draft: Draft) -> None:

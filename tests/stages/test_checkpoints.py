@@ -20,7 +20,7 @@ from pipeline.settings import QueueSettings
 from pipeline.store import Unavailable
 from pipeline.store.memory import MemoryJobQueue, MemoryStore
 from pipeline.transcript import Track
-from stages.checkpoints import DRAFT, UNSAVED_SHARE, Checkpoints, Read
+from stages.checkpoints import DRAFT, UNSAVED_SHARE, Checkpoints, Drafts, Read
 from stages.committer import Committer
 from stages.engines import CancelFlag, Draft, DraftWord, Window, WindowError
 from stages.engines.mock import Fault, MockEngine, Prepared, Script
@@ -256,6 +256,22 @@ async def test_what_is_not_written_yet_is_written_before_the_job_is_given_back()
     again = await claim_next(store)
     assert again.resumes
     assert len(await queue.kept(again)) == 1
+
+
+async def test_what_has_answered_once_is_not_held_any_longer() -> None:
+    store = MemoryStore()
+    await submit(store)
+    queue, claim = Book(store), await claim_next(store)
+    asked = Asked(queue, claim)
+    for _ in range(3):
+        await asked.one(1.0)
+    await Committer(queue, QueueSettings()).settle(claim, Failure("chain", Abandoned(Why.STOPPED)))
+    again = await claim_next(store)
+    asked = Asked(queue, again)
+    for left in (2, 1, 0):
+        await asked.one(1.0)
+        assert len(Drafts.of(again).earlier or {}) == left
+    assert again.engine_seconds == 0.0
 
 
 numbers = st.floats(-100, 100)
