@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from contextlib import suppress
 from datetime import UTC, datetime
+from typing import Final
 
 from pipeline.claim import Abandoned, Claim, Failure, Why
 from pipeline.jobs import Problem, Usage
@@ -13,6 +14,12 @@ from pipeline.stage import Sink
 from pipeline.store import Fenced, JobQueue, Unavailable
 from pipeline.transcript import Transcript
 from stages.checkpoints import save
+
+LONGEST_PAUSE_SECONDS: Final = 3600.0
+"""Doubling comes to days with a dozen attempts, and what an hour has not mended is seldom mended by a longer pause."""
+
+AWAY_SECONDS: Final = 5.0
+"""Before a job is taken again that could not reach the store: without a pause it comes around at once, for ever."""
 
 
 class Committer(Sink[Transcript]):
@@ -31,7 +38,8 @@ class Committer(Sink[Transcript]):
                 await self._queue.cancel(claim)
             elif isinstance(item.error, Abandoned | Unavailable):  # our doing, not the recording's
                 await self._save(claim)
-                await self._queue.give_back(claim)
+                away = isinstance(item.error, Unavailable)
+                await self._queue.give_back(claim, retry_in=AWAY_SECONDS if away else 0.0)
             else:
                 await self._fail(claim, Problem.of(item.error, stage=item.stage, attempt=claim.job.attempt))
         except Fenced:
@@ -51,7 +59,8 @@ class Committer(Sink[Transcript]):
     def _retry_in(self, claim: Claim) -> float:
         """Seconds to the next attempt, doubling, ± 20 % so that jobs that failed together do not return together."""
         failures = claim.job.attempt - claim.job.losses
-        return self._settings.retry_seconds * 2.0 ** (failures - 1) * random.uniform(0.8, 1.2)  # noqa: S311 -- jitter
+        pause = min(self._settings.retry_seconds * 2.0 ** min(failures - 1, 60), LONGEST_PAUSE_SECONDS)
+        return pause * random.uniform(0.8, 1.2)  # noqa: S311 -- jitter
 
 
 def _usage(claim: Claim, transcript: Transcript) -> Usage:

@@ -220,8 +220,8 @@ class JobQueue(Protocol):
     async def fail(self, claim: Claim, problem: Problem, *, retry_in: float | None) -> None:
         """The attempt failed. With ``retry_in`` seconds and attempts left the job is pending again, else it failed."""
 
-    async def give_back(self, claim: Claim) -> None:
-        """The job is pending again at once and the attempt not counted."""
+    async def give_back(self, claim: Claim, *, retry_in: float = 0.0) -> None:
+        """The job is pending again, in ``retry_in`` seconds, and the attempt not counted."""
 
     async def cancel(self, claim: Claim) -> None:
         """The job is cancelled; its secrets and uploads are erased."""

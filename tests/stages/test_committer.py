@@ -15,7 +15,7 @@ from pipeline.store import Fenced, Unavailable
 from pipeline.store.memory import MemoryJobQueue, MemoryStore
 from pipeline.transcript import EngineInfo, Notice, Track, Transcript
 from stages.committer import Committer
-from tests.conformance.store_suite.making import ACME, claim, submit
+from tests.conformance.store_suite.making import ACME, claim, nothing_ready, submit
 
 SETTINGS = QueueSettings(retry_seconds=10.0)
 
@@ -150,6 +150,19 @@ async def test_workers_that_were_lost_do_not_lengthen_the_pause(
     assert (await store.queue().tend()).due == 1
 
 
+@pytest.mark.parametrize("attempt", [10, 5000])
+async def test_no_pause_is_longer_than_an_hour_and_its_jitter(
+    store: MemoryStore, taken: Claim, clock: Clock, attempt: int
+) -> None:
+    row = store.rows[taken.job.id]
+    taken.job = row.job = replace(taken.job, attempt=attempt, max_attempts=attempt + 1)
+    committer = Committer(store.queue(), QueueSettings(max_attempts=attempt + 1))
+    await committer.settle(taken, Failure("downloader", MediaUnreachable("The server answered 503.")))
+    assert 0.8 * 2560 <= row.ready_at <= 1.2 * 3600
+    clock.now = row.ready_at
+    assert (await store.queue().tend()).due == 1
+
+
 async def test_jobs_that_failed_together_do_not_return_together(store: MemoryStore, committer: Committer) -> None:
     waits = set()
     for _ in range(5):
@@ -218,12 +231,16 @@ async def test_a_store_that_is_away_leaves_the_claim_to_be_settled_later(store: 
     assert (await now(store, taken)).status is JobStatus.COMPLETED
 
 
-async def test_a_store_that_was_away_costs_the_job_no_attempt(
-    committer: Committer, store: MemoryStore, taken: Claim
+async def test_a_store_that_was_away_costs_the_job_no_attempt_and_a_pause(
+    committer: Committer, store: MemoryStore, taken: Claim, clock: Clock
 ) -> None:
     await committer.settle(taken, Failure("downloader", Unavailable("away")))
     job = await now(store, taken)
     assert (job.status, job.attempt) == (JobStatus.PENDING, 0)
+    assert await nothing_ready(store)
+    clock.now += 5.0
+    await store.queue().tend()
+    assert (await claim(store)).job.id == job.id
 
 
 @pytest.mark.parametrize(

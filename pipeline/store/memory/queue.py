@@ -101,9 +101,12 @@ class MemoryJobQueue:
         await checkpoint()
         settle(self._tables, claim, "failed", break_off)
 
-    async def give_back(self, claim: Claim) -> None:
+    async def give_back(self, claim: Claim, *, retry_in: float = 0.0) -> None:
+        def put_back(row: JobRow) -> None:
+            again(self._tables, row, seconds=retry_in, attempt=row.job.attempt - 1)
+
         await checkpoint()
-        settle(self._tables, claim, "given back", lambda row: again(self._tables, row, attempt=row.job.attempt - 1))
+        settle(self._tables, claim, "given back", put_back)
 
     async def cancel(self, claim: Claim) -> None:
         await checkpoint()

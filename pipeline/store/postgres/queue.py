@@ -18,7 +18,7 @@ from pipeline.settings import QueueSettings
 from pipeline.store import Fenced, QueueHealth, Renewal, Swept, Tended, Unavailable
 from pipeline.store.postgres import uploads as files
 from pipeline.store.postgres.database import CHAIN, Connection, Database
-from pipeline.store.postgres.ends import End, settle
+from pipeline.store.postgres.ends import End, Said, settle
 from pipeline.store.postgres.notices import Notices
 from pipeline.store.postgres.queries import SQL
 from pipeline.store.postgres.rows import TRACE, job_of, read
@@ -98,13 +98,15 @@ class PostgresJobQueue:
         return {row["asked"]: row["draft"] for row in rows}
 
     async def commit(self, claim: Claim, transcript: Transcript, usage: Usage) -> None:
-        await self._settle(claim, End.of(claim, "completed", transcript=transcript, usage=usage))
+        with anyio.CancelScope(shield=True):
+            said = await anyio.to_thread.run_sync(Said.of, transcript)
+        await self._settle(claim, End.of(claim, "completed", said=said, usage=usage))
 
     async def fail(self, claim: Claim, problem: Problem, *, retry_in: float | None) -> None:
         await self._settle(claim, End.of(claim, "failed", problem=problem, retry_in=retry_in))
 
-    async def give_back(self, claim: Claim) -> None:
-        await self._settle(claim, End.of(claim, "given back"))
+    async def give_back(self, claim: Claim, *, retry_in: float = 0.0) -> None:
+        await self._settle(claim, End.of(claim, "given back", retry_in=retry_in))
 
     async def cancel(self, claim: Claim) -> None:
         await self._settle(claim, End.of(claim, "cancelled"))

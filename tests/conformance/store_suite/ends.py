@@ -49,6 +49,20 @@ class TestTheEndOfAnAttempt:
         assert failed.completed_at is not None
         assert await nothing_ready(store)
 
+    async def test_a_job_that_is_given_back_may_have_to_wait_too_and_its_attempt_is_not_counted(
+        self, store: Store, pass_time: PassTime
+    ) -> None:
+        job = await submit(store)
+        await store.queue().give_back(await claim(store), retry_in=20.0)
+        waiting = await store.tenant(ACME).get(job.id)
+
+        assert (waiting.status, waiting.attempt, waiting.last_error) == (JobStatus.PENDING, 0, None)
+        assert await nothing_ready(store)
+        assert (await store.queue().tend()).due == 0
+        await pass_time(21.0)
+        assert (await store.queue().tend()).due == 1
+        assert (await claim(store)).job.attempt == 1
+
     async def test_a_retry_waits_its_time_and_keeps_its_attempt(self, store: Store, pass_time: PassTime) -> None:
         job = await submit(store)
         await store.queue().fail(await claim(store), PROBLEM, retry_in=20.0)
