@@ -50,7 +50,7 @@ def _claim() -> str:
     return _transaction(
         "antiphon_chain",
         _spelled("turn", "'{}'::text[]") + r" \gset turn_",
-        _spelled("claim", SERVED, ":token", "'pgbench'", "60.0", "NULL::integer") + r" \gset",
+        _spelled("claim", SERVED, ":token", "'pgbench'", "60.0", "NULL::integer", "NULL") + r" \gset",
         r"\if :spent",
         _spelled("lock_turn", SERVED) + r" AS alone \gset",
         r"\if :alone",

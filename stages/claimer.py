@@ -10,7 +10,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import anyio
-from anyio import CancelScope
+from anyio import CancelScope, current_time, move_on_after
 
 from pipeline.claim import Claim
 from pipeline.jobs import JobRequest
@@ -25,14 +25,15 @@ from stages.tending import sweep, tend
 class Claimer(Source[JobRequest]):
     """Holds the credit: a claim is a lease and not a thing to hoard. ``scratch_root`` is where files may be kept.
 
-    Beyond ``jobs_in_flight`` a few jobs are taken of tenants that have none open here. One that has lost a worker is
-    the last to be taken, begins once all others have ended, and has the replica for itself.
+    Beyond ``jobs_in_flight`` a few jobs are taken of tenants that have none open here. One that has lost a worker
+    begins once all others have ended, and is alone until it has gone further than that worker can have.
     """
 
     def __init__(self, queue: JobQueue, settings: QueueSettings, scratch_root: Path) -> None:
         self._queue, self._settings, self._scratch_root = queue, settings, scratch_root
         self._replica = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:6]}"
         self._open: set[Claim] = set()
+        self._alone_from = 0.0  # when a job that has lost a worker may be asked for first
         self._freed = anyio.Event()
 
     @asynccontextmanager
@@ -51,8 +52,9 @@ class Claimer(Source[JobRequest]):
         while True:
             self._freed = anyio.Event()  # before the queue is asked, lest a job that ends meanwhile go unnoticed
             if not self._has_credit():
-                await self._freed.wait()
-            elif claim := await self._claim():
+                with move_on_after(self._settings.poll_seconds):  # nobody tells of engine seconds
+                    await self._freed.wait()
+            elif claim := await self._next():
                 claim.scratch = self._scratch / f"{claim.job.id}-{claim.token}"  # a job given back may be here twice
                 claim.resources.callback(self._free, claim)
                 claim.resources.push_async_callback(remove, claim.scratch)
@@ -73,7 +75,22 @@ class Claimer(Source[JobRequest]):
 
     def _has_credit(self) -> bool:
         most = self._settings.jobs_in_flight + self._settings.reserved_jobs
-        return len(self._open) < most and not any(claim.job.losses for claim in self._open)
+        return len(self._open) < most and not any(map(self._is_alone, self._open))
+
+    def _is_alone(self, claim: Claim) -> bool:
+        """What kills its worker does so before its next checkpoint; with that behind it, it endangers nobody."""
+        return claim.job.losses > 0 and claim.engine_seconds < self._settings.checkpoint_seconds
+
+    async def _next(self) -> Claim | None:
+        """Turn about: a poll goes by from one job that has lost a worker to the next, and is for all others."""
+        if current_time() >= self._alone_from:
+            self._pass_over()
+            return await self._claim_alone() or await self._claim()
+        return await self._claim() or (None if self._open else await self._claim_alone())
+
+    async def _claim_alone(self) -> Claim | None:
+        lease, idle = self._settings.lease_seconds, not self._open
+        return await self._queue.claim_alone(replica=self._replica, lease_seconds=lease, idle=idle)
 
     async def _claim(self) -> Claim | None:
         full = len(self._open) >= self._settings.jobs_in_flight
@@ -84,8 +101,13 @@ class Claimer(Source[JobRequest]):
     async def _work(self) -> None:
         await self._queue.work(poll_seconds=self._settings.poll_seconds)
 
+    def _pass_over(self) -> None:
+        self._alone_from = current_time() + self._settings.poll_seconds
+
     def _free(self, claim: Claim) -> None:
         self._open.discard(claim)
+        if claim.job.losses:
+            self._pass_over()
         self._freed.set()
 
 

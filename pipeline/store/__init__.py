@@ -193,7 +193,14 @@ class JobQueue(Protocol):
 
         Next is the tenant that has cost least over its weight, none of ``besides``; of its jobs that of the highest
         priority, and of those the oldest. Nothing is awaited after the lease is certain, so a claim that was taken is a
-        claim that is returned. A job with ``losses`` is to be run alone: it is not begun before ``begin``.
+        claim that is returned. Jobs with ``losses`` are no part of this.
+        """
+
+    async def claim_alone(self, *, replica: str, lease_seconds: float, idle: bool) -> Claim | None:
+        """Lease the job that has lost a worker and been ready for longest, whatever its tenant has cost.
+
+        It is to be run alone, and not begun before ``begin``. A replica that is not ``idle`` would have to empty itself
+        for it: it is given one that has been ready for a minute, and only while no other lease waits for its ``begin``.
         """
 
     async def begin(self, claim: Claim) -> None:

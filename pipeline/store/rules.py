@@ -15,6 +15,10 @@ from pipeline.transcript import Stored
 CHUNK_BYTES: Final = 256 * 1024  # one row of an upload: large enough to stream fast, small enough to hold many at once
 ORPHAN_SECONDS: Final = 3600.0  # an upload untouched for so long belongs to nobody
 
+ALONE_SECONDS: Final = 60.0
+"""How long a job that has lost its worker waits for a replica with nothing else to do, before one that is at work takes
+no more until it has that job alone: as long as its lost lease had it wait already."""
+
 _CREDENTIALS: Final = re.compile(r"(?<=://)[^/?#]*@")
 
 

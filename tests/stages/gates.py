@@ -22,7 +22,9 @@ from stages.committer import Committer
 from tests.conformance.store_suite.making import ACME, TRANSCRIPT
 from tests.stages.waiting import until
 
-SETTINGS = QueueSettings(jobs_in_flight=2, reserved_jobs=1, lease_seconds=60.0, heartbeat_seconds=15.0)
+SETTINGS = QueueSettings(
+    jobs_in_flight=2, reserved_jobs=1, lease_seconds=60.0, heartbeat_seconds=15.0, poll_seconds=0.05
+)
 
 
 class Gate(Map[JobRequest, Transcript]):

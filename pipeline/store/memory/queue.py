@@ -21,7 +21,8 @@ from pipeline.store.memory.ends import again, held, settle
 from pipeline.store.memory.health import health
 from pipeline.store.memory.rows import JobRow, Lease
 from pipeline.store.memory.tables import Tables
-from pipeline.store.rules import unite
+from pipeline.store.memory.turns import Place
+from pipeline.store.rules import ALONE_SECONDS, unite
 from pipeline.transcript import Transcript
 
 
@@ -37,21 +38,22 @@ class MemoryJobQueue:
         besides: Collection[Tenant] = (),
     ) -> Claim | None:
         await checkpoint()
-        turns = self._tables.turns
-        if (turn := turns.next(besides)) is None:
+        turn = self._tables.turns.next(besides)
+        return turn and self._take(*turn, lease_seconds)
+
+    async def claim_alone(
+        self,
+        *,
+        replica: str,  # noqa: ARG002  # there is only one
+        lease_seconds: float,
+        idle: bool,
+    ) -> Claim | None:
+        await checkpoint()
+        now = self._tables.now()
+        if not idle and any(row.lease and row.lease.waits for row in self._tables.rows.values()):
             return None
-        place, row = turn
-        row.job = replace(row.job, status=JobStatus.RUNNING, attempt=row.job.attempt + 1, started_at=datetime.now(UTC))
-        row.lease = self._lease(row, lease_seconds, charged=place.usual_seconds)
-        turns.served(place)
-        return Claim(
-            replace(row.job, request=unite(row.job.request, row.secrets)),
-            token=row.lease.token,
-            weight=place.terms.weight,
-            resumes=bool(row.checkpoints),
-            trace=row.trace,
-            progress=row.job.progress,
-        )
+        turn = self._tables.turns.next_alone(ready_before=now if idle else now - ALONE_SECONDS)
+        return turn and self._take(*turn, lease_seconds)
 
     async def begin(self, claim: Claim) -> None:
         await checkpoint()
@@ -137,6 +139,19 @@ class MemoryJobQueue:
     async def health(self) -> QueueHealth:
         await checkpoint()
         return health(self._tables)
+
+    def _take(self, place: Place, row: JobRow, lease_seconds: float) -> Claim:
+        row.job = replace(row.job, status=JobStatus.RUNNING, attempt=row.job.attempt + 1, started_at=datetime.now(UTC))
+        row.lease = self._lease(row, lease_seconds, charged=place.usual_seconds)
+        self._tables.turns.served(place)
+        return Claim(
+            replace(row.job, request=unite(row.job.request, row.secrets)),
+            token=row.lease.token,
+            weight=place.terms.weight,
+            resumes=bool(row.checkpoints),
+            trace=row.trace,
+            progress=row.job.progress,
+        )
 
     def _lease(self, row: JobRow, seconds: float, *, charged: float) -> Lease:
         now = self._tables.now()

@@ -86,14 +86,25 @@ class Turns:
             place.ready = False
         return None
 
+    def next_alone(self, *, ready_before: float) -> tuple[Place, JobRow] | None:
+        """Of the jobs that have lost a worker, and whose tenant may run one more, that which is ready for longest."""
+        lost = [row for row in self._rows.values() if row.claimable and row.job.losses and row.ready_at <= ready_before]
+        ready = [(self.place(row.job.tenant), row) for row in lost if self.has_room(self.place(row.job.tenant))]
+        if not ready:
+            return None
+        place, row = min(ready, key=lambda found: found[1].ready_at)
+        place.take_in()
+        return place, row
+
     def served(self, place: Place) -> None:
-        """Its head job has been claimed: charge it, and take it out of the turn if that was all."""
+        """A job of its has been claimed: charge it, and take it out of the turn if that was all."""
         place.cost += place.usual_seconds / place.terms.weight
         place.ready = self.may_run(place)
 
     def head(self, tenant: Tenant) -> JobRow | None:
-        """Of the jobs of the highest priority the oldest; rows are kept in the order of their coming."""
-        waiting = (row for row in self._rows.values() if row.job.tenant == tenant and row.claimable)
+        """The oldest of the highest priority, without those that have lost a worker; rows are in order of coming."""
+        rows = (row for row in self._rows.values() if row.job.tenant == tenant)
+        waiting = (row for row in rows if row.claimable and not row.job.losses)
         return max(waiting, key=lambda row: PRIORITIES[row.job.request.priority], default=None)
 
     def running(self, tenant: Tenant) -> int:

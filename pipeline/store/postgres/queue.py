@@ -23,7 +23,7 @@ from pipeline.store.postgres.notices import Notices
 from pipeline.store.postgres.queries import SQL
 from pipeline.store.postgres.rows import TRACE, job_of, read
 from pipeline.store.postgres.tending import Tending
-from pipeline.store.postgres.turn import Taker, next_tenant, take
+from pipeline.store.postgres.turn import Taker, next_tenant, take, take_alone
 from pipeline.store.rules import Secrets, unite
 from pipeline.transcript import Transcript
 
@@ -62,6 +62,11 @@ class PostgresJobQueue:
             if tenant is None:
                 return None
             passed.append(tenant)
+
+    async def claim_alone(self, *, replica: str, lease_seconds: float, idle: bool) -> Claim | None:
+        taker = Taker(uuid4(), replica, lease_seconds, self._settings.max_running)
+        row = await self._database.unit(CHAIN, lambda c: take_alone(c, taker, idle=idle), durable=False)
+        return _claim_of(row, taker.token) if row else None
 
     async def begin(self, claim: Claim) -> None:
         if not await self._database.unit(CHAIN, lambda c: c.fetchval(SQL["begin"], claim.job.id, claim.token)):

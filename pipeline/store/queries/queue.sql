@@ -23,9 +23,29 @@ FOR NO KEY UPDATE;
 -- name: limit_waiting
 SELECT set_config('lock_timeout', $1, true);
 
+-- name: lock_alone
+-- Taken by a replica that would empty itself for a job. Names of tenants are never empty.
+SELECT pg_try_advisory_xact_lock(antiphon.turn_key(''));
+
+-- name: alone
+-- The job that has lost a worker and been ready for longest, $1 seconds at least, of a tenant that may run one more; and
+-- none where $2 and another waits to be alone. It is locked, and its tenant, whose row is the lock of a claim.
+SELECT id, tenant_id
+FROM antiphon.jobs JOIN antiphon.tenants USING (tenant_id)
+WHERE status = 'pending' AND next_attempt_at IS NULL AND losses > 0
+    AND ready_at <= now() - make_interval(secs => $1)
+    AND NOT ($2 AND EXISTS (SELECT FROM antiphon.leases WHERE waits))
+    AND coalesce(
+        (SELECT count(*) FROM antiphon.leases WHERE leases.tenant_id = jobs.tenant_id) < coalesce(max_running, $3), true)
+ORDER BY ready_at, seq
+LIMIT 1
+FOR NO KEY UPDATE OF tenants SKIP LOCKED
+FOR UPDATE OF jobs SKIP LOCKED;
+
 -- name: claim
--- Of the tenant $1, whose turn it is: take in what its jobs have really cost, and claim its head job if it may run one
--- more than it does. Always one row; id is NULL where nothing was claimed. spent: it has to leave the turn.
+-- Of the tenant $1, which is locked: take in what its jobs have really cost, and claim one if it may run one more than it
+-- does: its head job, or $6, which has lost a worker and is locked as well. Always one row; id is NULL where nothing was
+-- claimed. spent: it has to leave the turn.
 WITH charged AS (
     DELETE FROM antiphon.charges WHERE tenant_id = $1 RETURNING delta, seconds
 ), terms AS (
@@ -40,21 +60,24 @@ WITH charged AS (
     FROM terms
 ), head AS MATERIALIZED (
     SELECT id FROM antiphon.jobs
-    WHERE tenant_id = $1 AND status = 'pending' AND next_attempt_at IS NULL
+    WHERE tenant_id = $1 AND status = 'pending' AND next_attempt_at IS NULL AND losses = 0 AND $6::uuid IS NULL
         AND coalesce((SELECT places FROM room) > 0, true)
     ORDER BY priority DESC, seq
     LIMIT 1
     FOR UPDATE SKIP LOCKED
+), next AS MATERIALIZED (
+    SELECT id FROM head
+    UNION ALL SELECT $6 FROM room WHERE $6 IS NOT NULL AND coalesce(places > 0, true)
 ), tenant AS (
     UPDATE antiphon.tenants
     SET usual_seconds = terms.usual_seconds,
         cost = cost + delta / terms.weight
-            + CASE WHEN head.id IS NULL THEN 0 ELSE terms.usual_seconds / terms.weight END
-    FROM terms LEFT JOIN head ON true WHERE tenant_id = $1
+            + CASE WHEN next.id IS NULL THEN 0 ELSE terms.usual_seconds / terms.weight END
+    FROM terms LEFT JOIN next ON true WHERE tenant_id = $1
 ), job AS (
     UPDATE antiphon.jobs
     SET status = 'running', attempt = attempt + 1, started_at = now()
-    FROM head WHERE jobs.id = head.id
+    FROM next WHERE jobs.id = next.id
     RETURNING jobs.*
 ), lease AS (
     INSERT INTO antiphon.leases
@@ -67,7 +90,8 @@ SELECT job.*, weight,
     EXISTS (SELECT FROM antiphon.checkpoints WHERE job_id = job.id) AS resumes,
     coalesce(places <= 1, false) OR (
         SELECT id FROM antiphon.jobs
-        WHERE tenant_id = $1 AND status = 'pending' AND next_attempt_at IS NULL AND jobs.id IS DISTINCT FROM job.id
+        WHERE tenant_id = $1 AND status = 'pending' AND next_attempt_at IS NULL AND losses = 0
+            AND jobs.id IS DISTINCT FROM job.id
         ORDER BY priority DESC, seq LIMIT 1
     ) IS NULL AS spent
 FROM terms CROSS JOIN room LEFT JOIN job ON true;
@@ -81,7 +105,7 @@ UPDATE antiphon.tenants SET ready = false
 WHERE tenant_id = $1 AND (
     coalesce((SELECT count(*) FROM antiphon.leases WHERE tenant_id = $1) >= coalesce(max_running, $2), false)
     OR (SELECT id FROM antiphon.jobs
-        WHERE tenant_id = $1 AND status = 'pending' AND next_attempt_at IS NULL
+        WHERE tenant_id = $1 AND status = 'pending' AND next_attempt_at IS NULL AND losses = 0
         ORDER BY priority DESC, seq LIMIT 1) IS NULL);
 
 -- name: begin

@@ -31,11 +31,11 @@ RETURNING tenant_id;
 -- One statement sees one moment, and who gives work lets its tenant in at the same one: so there are none.
 WITH RECURSIVE waiting AS (
     (SELECT tenant_id FROM antiphon.jobs
-    WHERE status = 'pending' AND next_attempt_at IS NULL
+    WHERE status = 'pending' AND next_attempt_at IS NULL AND losses = 0
     ORDER BY tenant_id LIMIT 1)
     UNION ALL
     SELECT (SELECT tenant_id FROM antiphon.jobs
-        WHERE status = 'pending' AND next_attempt_at IS NULL AND tenant_id > waiting.tenant_id
+        WHERE status = 'pending' AND next_attempt_at IS NULL AND losses = 0 AND tenant_id > waiting.tenant_id
         ORDER BY tenant_id LIMIT 1)
     FROM waiting WHERE tenant_id IS NOT NULL
 )

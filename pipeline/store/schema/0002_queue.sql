@@ -25,6 +25,9 @@ DROP INDEX antiphon.jobs_turn;
 
 CREATE INDEX jobs_head ON antiphon.jobs (tenant_id, priority DESC, seq) INCLUDE (ready_at)
     WHERE status = 'pending' AND next_attempt_at IS NULL;
+-- Jobs that have lost a worker are passed over there, and claimed from here; at any time they are few.
+CREATE INDEX jobs_alone ON antiphon.jobs (ready_at)
+    WHERE status = 'pending' AND next_attempt_at IS NULL AND losses > 0;
 CREATE INDEX jobs_due ON antiphon.jobs (next_attempt_at) WHERE next_attempt_at IS NOT NULL;
 CREATE INDEX jobs_retrying ON antiphon.jobs (tenant_id) WHERE next_attempt_at IS NOT NULL;
 CREATE INDEX jobs_list ON antiphon.jobs (tenant_id, created_at DESC, id DESC);

@@ -35,6 +35,7 @@ BEGIN
         WHERE tenant_id = ANY (names) AND NOT ready AND (
             SELECT true FROM antiphon.jobs
             WHERE jobs.tenant_id = tenants.tenant_id AND status = 'pending' AND next_attempt_at IS NULL
+                AND losses = 0
             ORDER BY priority DESC, seq LIMIT 1)
         ORDER BY tenant_id
         FOR NO KEY UPDATE);

@@ -18,7 +18,7 @@ from tests.conformance.store_suite.keeping import TestHealth, TestRetention, Tes
 from tests.conformance.store_suite.keys import TestIdempotencyKeys
 from tests.conformance.store_suite.leases import TestLeases, TestProgress
 from tests.conformance.store_suite.lists import TestLists
-from tests.conformance.store_suite.losses import TestLosses
+from tests.conformance.store_suite.losses import TestJobsThatRunAlone, TestLosses
 from tests.conformance.store_suite.quotas import TestQuotas, TestTerms
 from tests.conformance.store_suite.telling import TestTheOutbox, TestUsage
 from tests.conformance.store_suite.turn import TestTheTurn
@@ -31,6 +31,7 @@ __all__ = [
     "TestDelete",
     "TestHealth",
     "TestIdempotencyKeys",
+    "TestJobsThatRunAlone",
     "TestLeases",
     "TestLimitsOfTenants",
     "TestLists",

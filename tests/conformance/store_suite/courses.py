@@ -57,6 +57,7 @@ _retention = st.sampled_from([None, None, 0, 60])
 _ACTS: dict[str, tuple[int, st.SearchStrategy[tuple[object, ...]]]] = {
     "submit": (12, st.tuples(_tenant, _priority, st.booleans(), _retention, st.none() | _key)),
     "claim": (14, st.tuples(st.just(frozenset()) | st.frozensets(_tenant, max_size=2))),
+    "claim_alone": (6, st.tuples(st.booleans())),
     "begin": (3, st.tuples(_ago)),
     "commit": (4, st.tuples(_ago, _cost)),
     "fail": (8, st.tuples(_ago, _cost, _pause)),
@@ -145,7 +146,12 @@ class World:
         await self.store.tenant(tenant or job.tenant).delete(job.id)
 
     async def claim(self, besides: AbstractSet[Tenant]) -> object:
-        taken = await self.store.queue().claim(replica="one", lease_seconds=LEASE, besides=besides)
+        return self._taken(await self.store.queue().claim(replica="one", lease_seconds=LEASE, besides=besides))
+
+    async def claim_alone(self, idle: bool) -> object:
+        return self._taken(await self.store.queue().claim_alone(replica="one", lease_seconds=LEASE, idle=idle))
+
+    def _taken(self, taken: Claim | None) -> object:
         if taken is None:
             return None
         self.claims.append(taken)
@@ -252,7 +258,7 @@ class World:
 
     async def serve(self) -> None:
         """Run whatever may run, to its end: afterwards nobody has work who might run more than it does."""
-        while await self.claim(frozenset()):
+        while await self.claim(frozenset()) or await self.claim_alone(idle=True):
             await self.commit(0, 10.0)
         limits = {terms.tenant: terms.max_running for terms in await self.store.terms().list()}
         waiting = {self.jobs[job.number].tenant for job in await self.view() if job.claimable}

@@ -117,7 +117,9 @@ async def submit(store: Store, tenant: Tenant = ACME, **changes: object) -> Job:
 
 
 async def claim(store: Store, *, replica: str = "one", lease: float = LEASE) -> Claim:
+    """The next job, and after all others one that has lost a worker."""
     taken = await store.queue().claim(replica=replica, lease_seconds=lease)
+    taken = taken or await store.queue().claim_alone(replica=replica, lease_seconds=lease, idle=True)
     assert taken is not None
     return taken
 
@@ -134,7 +136,11 @@ async def due(store: Store, *, limit: int = 100, besides: Collection[Tenant] = (
 
 
 async def nothing_ready(store: Store) -> bool:
-    return await store.queue().claim(replica="one", lease_seconds=LEASE) is None
+    queue = store.queue()
+    return not (
+        await queue.claim(replica="one", lease_seconds=LEASE)
+        or await queue.claim_alone(replica="one", lease_seconds=LEASE, idle=True)
+    )
 
 
 async def upload(store: Store, *chunks: bytes, tenant: Tenant = ACME) -> UUID:
