@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+
 import anyio
 import asyncpg
 import pytest
@@ -73,6 +76,45 @@ async def test_what_the_release_before_has_queued_is_in_the_turn_after_migrating
         assert (await store.queue().tend()).due == 1
         assert (await claim(store)).job.tenant == Tenant("tries-again")
         assert await store.queue().sweep() == Swept()
+
+
+@pytest.fixture
+async def held(empty: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+    """A transaction that has the jobs of the release before in hand, beside migrations that try twice."""
+    load = migrations._load
+    with monkeypatch.context() as before:
+        before.setattr(migrations, "_load", lambda: load()[:1])
+        await migrate(empty)
+    for name, value in (("LOCK_SECONDS", 0.01), ("PAUSE_SECONDS", 0.01), ("TRIES", 2)):
+        monkeypatch.setattr(migrations, name, value)
+    holder = await asyncpg.connect(empty)
+    transaction = holder.transaction()
+    await transaction.start()
+    await holder.execute("LOCK TABLE antiphon.jobs IN ACCESS SHARE MODE")
+    yield holder
+    await holder.close()
+
+
+async def test_a_table_that_somebody_holds_ends_the_migration_and_changes_nothing(
+    empty: str, held: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    with pytest.raises(ConfigError, match="pg_terminate_backend"):
+        await migrate(empty)
+    await held.execute("ROLLBACK")
+    await migrate(empty)
+    async with PostgresStore(empty) as store:
+        await submit(store)
+
+
+async def test_a_table_that_is_let_go_of_is_migrated_by_a_later_try(
+    empty: str, held: asyncpg.Connection[asyncpg.Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def let_go(_: float) -> None:
+        await held.execute("ROLLBACK")
+
+    parts = SimpleNamespace(sleep=let_go, to_thread=anyio.to_thread, move_on_after=anyio.move_on_after)
+    monkeypatch.setattr(migrations, "anyio", parts)
+    await migrate(empty)
 
 
 async def test_what_a_replica_of_the_release_before_queues_meanwhile_is_found_by_the_sweep(

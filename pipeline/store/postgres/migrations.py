@@ -15,6 +15,12 @@ from pipeline.store.postgres.queries import SQL
 
 LOCK: Final = 0x616E7469_70686F6E  # "antiphon" in ASCII: one migration at a time in a database
 
+# Everybody waits behind a migration that waits for a table: not for as long as a call may take (UNIT_SECONDS), and then
+# they have their turn before it tries again.
+LOCK_SECONDS: Final = 2.0
+PAUSE_SECONDS: Final = 1.0
+TRIES: Final = 20  # a minute; what holds a table for longer is a transaction that somebody has forgotten
+
 
 @dataclass(frozen=True, slots=True)
 class Migration:
@@ -26,7 +32,8 @@ class Migration:
 async def migrate(dsn: str) -> None:
     """Apply what is missing; several processes may call it at once. ``dsn`` must not lead through a pooler.
 
-    Raises ``Unavailable`` when the server is away, and ``ConfigError`` when it does not take us.
+    Raises ``Unavailable`` when the server is away, and ``ConfigError`` when it does not take us or somebody holds a
+    table for as long as we try.
     """
     migrations = await anyio.to_thread.run_sync(_load)
     connection = await _connected(dsn)
@@ -58,9 +65,23 @@ async def _apply(connection: asyncpg.Connection[asyncpg.Record], migrations: lis
     applied = {row["number"] for row in await connection.fetch(SQL["applied"])}
     for migration in migrations:
         if migration.number not in applied:
+            await _insist(connection, migration)
+
+
+async def _insist(connection: asyncpg.Connection[asyncpg.Record], migration: Migration) -> None:
+    for _ in range(TRIES):
+        try:
             async with connection.transaction():
+                await connection.execute(SQL["limit_waiting"], f"{LOCK_SECONDS:g}s")
                 await connection.execute(migration.sql)
                 await connection.execute(SQL["record"], migration.number, migration.name)
+            return
+        except asyncpg.LockNotAvailableError:
+            await anyio.sleep(PAUSE_SECONDS)
+    raise ConfigError(
+        f"The schema cannot be changed ({migration.name}): a transaction holds one of its tables and does not end. "
+        "Find it in pg_stat_activity, end it with pg_terminate_backend, and start again."
+    )
 
 
 def _load() -> list[Migration]:
