@@ -216,15 +216,18 @@ async def leases(admin: Admin) -> int:
 
 
 @pytest.mark.usefixtures("slow_commit")
+@pytest.mark.parametrize("losses", [0, 1])
 async def test_a_claim_that_is_committed_when_nobody_listens_any_more_is_given_back(
-    store: PostgresStore, admin: Admin, monkeypatch: pytest.MonkeyPatch
+    store: PostgresStore, admin: Admin, monkeypatch: pytest.MonkeyPatch, losses: int
 ) -> None:
     job, queue = await submit(store), store.queue()
+    await admin.execute("UPDATE antiphon.jobs SET attempt = $1, losses = $1", losses)
+    claiming = partial(queue.claim_alone, idle=True) if losses else queue.claim
     assert await store.ping()  # the connection is there
     with monkeypatch.context() as hasty:
         hasty.setattr(database, "UNIT_SECONDS", 0.2)
         with pytest.raises(Unavailable):
-            await queue.claim(replica="one", lease_seconds=LEASE)
+            await claiming(replica="one", lease_seconds=LEASE)
     await queue.tend()
     assert await leases(admin) == 0
     await admin.execute("SELECT pg_advisory_unlock($1)", GATE)
@@ -234,8 +237,8 @@ async def test_a_claim_that_is_committed_when_nobody_listens_any_more_is_given_b
     await queue.tend()
 
     given_back = await store.tenant(ACME).get(job.id)
-    assert (given_back.status, given_back.attempt, given_back.losses) == (JobStatus.PENDING, 0, 0)
-    await claim(store)
+    assert (given_back.status, given_back.attempt, given_back.losses) == (JobStatus.PENDING, losses, losses)
+    assert await claiming(replica="one", lease_seconds=LEASE)
 
 
 @pytest.mark.usefixtures("slow_commit", "without_the_shield")

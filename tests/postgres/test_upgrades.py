@@ -12,7 +12,17 @@ from pipeline.claim import Claim
 from pipeline.jobs import JobStatus
 from pipeline.store import Listing, Swept
 from pipeline.store.postgres import PostgresStore
-from tests.conformance.store_suite.making import ACME, TRANSCRIPT, USAGE, Books, claim, due, nothing_ready, submit
+from tests.conformance.store_suite.making import (
+    ACME,
+    LEASE,
+    TRANSCRIPT,
+    USAGE,
+    Books,
+    claim,
+    due,
+    nothing_ready,
+    submit,
+)
 
 pytestmark = pytest.mark.postgres
 
@@ -80,6 +90,15 @@ async def test_a_job_that_only_a_newer_release_can_read_is_left_to_that_and_the_
     assert waits.status is JobStatus.PENDING
     assert waits.next_attempt_at is not None
     assert await admin.fetchval("SELECT count(*) FROM antiphon.leases") == 1
+
+
+async def test_the_same_goes_for_one_that_has_lost_a_worker(store: PostgresStore, admin: Admin) -> None:
+    unread = await submit(store)
+    await asked_of_a_newer_release(admin, unread.id)
+    await admin.execute("UPDATE antiphon.jobs SET attempt = 1, losses = 1")
+
+    assert await store.queue().claim_alone(replica="one", lease_seconds=LEASE, idle=True) is None
+    assert (await store.tenant(ACME).get(unread.id)).next_attempt_at is not None
 
 
 async def test_a_job_that_no_replica_can_read_fails_in_the_end(store: PostgresStore, admin: Admin) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 from uuid import UUID, uuid4
@@ -17,7 +17,7 @@ from pipeline.jobs import JobRequest, Problem, Tenant, Usage
 from pipeline.settings import QueueSettings
 from pipeline.store import Fenced, QueueHealth, Renewal, Swept, Tended, Unavailable
 from pipeline.store.postgres import uploads as files
-from pipeline.store.postgres.database import CHAIN, Connection, Database
+from pipeline.store.postgres.database import CHAIN, Connection, Database, Result
 from pipeline.store.postgres.ends import End, Said, settle
 from pipeline.store.postgres.notices import Notices
 from pipeline.store.postgres.queries import SQL
@@ -49,12 +49,7 @@ class PostgresJobQueue:
             return tenant, await take(connection, taker, tenant)
 
         while True:
-            try:
-                # Not durable: a claim lost in a crash of the server is a lease nobody has, and its token is refused.
-                tenant, row = await self._database.unit(CHAIN, serve, durable=False)
-            except Unavailable:
-                self._unheard[taker.token] = anyio.current_time() + lease_seconds
-                raise
+            tenant, row = await self._lease(taker, serve)
             if row is not None:
                 if claim := await self._readable(row, taker.token):
                     return claim
@@ -65,8 +60,8 @@ class PostgresJobQueue:
 
     async def claim_alone(self, *, replica: str, lease_seconds: float, idle: bool) -> Claim | None:
         taker = Taker(uuid4(), replica, lease_seconds, self._settings.max_running)
-        row = await self._database.unit(CHAIN, lambda c: take_alone(c, taker, idle=idle), durable=False)
-        return _claim_of(row, taker.token) if row else None
+        row = await self._lease(taker, lambda c: take_alone(c, taker, idle=idle))
+        return await self._readable(row, taker.token) if row else None
 
     async def begin(self, claim: Claim) -> None:
         if not await self._database.unit(CHAIN, lambda c: c.fetchval(SQL["begin"], claim.job.id, claim.token)):
@@ -145,6 +140,14 @@ class PostgresJobQueue:
 
     async def health(self) -> QueueHealth:
         return await self._tending.health()
+
+    async def _lease(self, taker: Taker, act: Callable[[Connection], Awaitable[Result]]) -> Result:
+        """Not durable: a claim lost in a crash of the server is a lease that nobody has, and its token is refused."""
+        try:
+            return await self._database.unit(CHAIN, act, durable=False)
+        except Unavailable:
+            self._unheard[taker.token] = anyio.current_time() + taker.lease_seconds
+            raise
 
     async def _readable(self, row: Record, token: UUID) -> Claim | None:
         """``None``: it asks for what only a newer release knows. A replica of that may be the next to take it."""

@@ -174,7 +174,8 @@ WITH lease AS (
     SET status = 'pending', started_at = NULL, ready_at = now(), progress = jsonb_set(reached, '{stage}', '"pending"'),
         attempt = fate.attempt - (outcome = 'given back')::int, losses = fate.losses + (outcome = 'lost')::int,
         last_error = CASE WHEN outcome = 'given back' THEN fate.last_error ELSE $5 END,
-        next_attempt_at = CASE WHEN outcome IN ('failed', 'given back') AND $6 > 0 THEN now() + make_interval(secs => $6) END
+        next_attempt_at = CASE WHEN outcome IN ('failed', 'given back') AND $6 > 0
+            THEN now() + make_interval(secs => $6) END
     FROM fate WHERE jobs.id = fate.id AND next = 'pending'
 ), over AS (
     UPDATE antiphon.jobs
