@@ -211,6 +211,7 @@ async def test_after_a_crash_all_others_go_turn_about_with_those_that_lost_their
     async with working(store.queue(), gate, tmp_path):
         for jobs in range(3):
             await gate.holds(jobs + 1)
+            await anyio.sleep(2 * SETTINGS.poll_seconds)  # which the job takes
             gate.exit.release()
     assert [claim.job.tenant for claim in gate.entered] == [GLOBEX, INITECH, GLOBEX]
 

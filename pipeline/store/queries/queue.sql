@@ -28,24 +28,25 @@ SELECT set_config('lock_timeout', $1, true);
 SELECT pg_try_advisory_xact_lock(antiphon.turn_key(''));
 
 -- name: alone
--- The job that has lost a worker and been ready for longest, $1 seconds at least, of a tenant that may run one more; and
--- none where $2 and another waits to be alone. It is locked, and its tenant, whose row is the lock of a claim.
+-- The job that has lost a worker and been ready for longest, $1 seconds at least, of a tenant that may run one more;
+-- and none where $2 and another waits to be alone. It is locked, and its tenant, whose row is the lock of a claim.
 SELECT id, tenant_id
 FROM antiphon.jobs JOIN antiphon.tenants USING (tenant_id)
 WHERE status = 'pending' AND next_attempt_at IS NULL AND losses > 0
     AND ready_at <= now() - make_interval(secs => $1)
     AND NOT ($2 AND EXISTS (SELECT FROM antiphon.leases WHERE waits))
     AND coalesce(
-        (SELECT count(*) FROM antiphon.leases WHERE leases.tenant_id = jobs.tenant_id) < coalesce(max_running, $3), true)
+        (SELECT count(*) FROM antiphon.leases WHERE leases.tenant_id = jobs.tenant_id) < coalesce(max_running, $3),
+        true)
 ORDER BY ready_at, seq
 LIMIT 1
 FOR NO KEY UPDATE OF tenants SKIP LOCKED
 FOR UPDATE OF jobs SKIP LOCKED;
 
 -- name: claim
--- Of the tenant $1, which is locked: take in what its jobs have really cost, and claim one if it may run one more than it
--- does: its head job, or $6, which has lost a worker and is locked as well. Always one row; id is NULL where nothing was
--- claimed. spent: it has to leave the turn.
+-- Of the tenant $1, which is locked: take in what its jobs have really cost, and claim one if it may run one more than
+-- it does: its head job, or $6, which has lost a worker and is locked as well. Always one row; id is NULL where nothing
+-- was claimed. spent: it has to leave the turn.
 WITH charged AS (
     DELETE FROM antiphon.charges WHERE tenant_id = $1 RETURNING delta, seconds
 ), terms AS (
