@@ -197,10 +197,9 @@ class JobQueue(Protocol):
         """
 
     async def claim_alone(self, *, replica: str, lease_seconds: float, idle: bool) -> Claim | None:
-        """Lease the job that has lost a worker and been ready for longest, whatever its tenant has cost.
+        """Lease the job with ``losses`` that has been ready for longest. It is to be run alone, not before ``begin``.
 
-        It is to be run alone, and not begun before ``begin``. A replica that is not ``idle`` would have to empty itself
-        for it: it is given one that has been ready for a minute, and only while no other lease waits for its ``begin``.
+        A replica that is not ``idle`` gets one that has been ready for a minute, and only while no other lease waits.
         """
 
     async def begin(self, claim: Claim) -> None:
