@@ -22,6 +22,7 @@ from secrets import token_hex
 from statistics import median, quantiles
 from time import perf_counter
 from typing import Final
+from uuid import uuid4
 
 import anyio
 import httpx2
@@ -71,7 +72,10 @@ class Service:
     async def fill(self, jobs: int) -> str:
         """Queue so many recordings and see the first one done; the id of the last one."""
         async with Client.connected(self.address, self.token) as client:
-            ids = [await client.submit(JobRequest(), [RECORDINGS / name]) for name in islice(cycle(VARIED), jobs)]
+            ids = [
+                await client.submit(JobRequest(), [RECORDINGS / name], str(uuid4()))
+                for name in islice(cycle(VARIED), jobs)
+            ]
             await client.follow(ids[0], lambda _: None)
         return ids[-1]
 
