@@ -144,8 +144,8 @@ SELECT asked, draft FROM antiphon.checkpoints WHERE job_id = $1;
 
 -- name: settle
 -- $1 job, $2 token, $3 how the attempt ended, $4 progress or NULL for what the lease knows, $5 problem, $6 seconds to
--- the next attempt or NULL for none, $7 losses at which a job fails, $8 engine seconds or NULL for what the lease knows,
--- $9 transcript, $10 its warnings, $11 its usage, $12 its model.
+-- the next attempt or NULL for none, $7 losses at which a job fails, $8 engine seconds or NULL for what the lease
+-- knows, $9 transcript, $10 its warnings, $11 its usage, $12 its model.
 --
 -- It begins by deleting the lease that goes with the token, and all else hangs on that row. This is the fence. A lease
 -- is locked before the job, as by everybody who locks both: a deletion that met it half way would wait in a circle.

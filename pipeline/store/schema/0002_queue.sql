@@ -103,9 +103,9 @@ CREATE INDEX idempotency_keys_job ON antiphon.idempotency_keys (job_id);
 CREATE INDEX idempotency_keys_age ON antiphon.idempotency_keys (created_at);
 
 
--- One row a job that has ended. It holds no text, and outlives the job. processing_seconds: from the claim to the end of
--- its last attempt; engine_seconds: of all its attempts. media, track and speech are known of a transcript alone, and 0
--- where none came.
+-- One row a job that has ended. It holds no text, and outlives the job. processing_seconds: from the claim to the end
+-- of its last attempt; engine_seconds: of all its attempts. media, track and speech are known of a transcript alone,
+-- and 0 where none came.
 CREATE TABLE antiphon.usage (
     job_id             uuid PRIMARY KEY,
     tenant_id          text NOT NULL,
@@ -182,17 +182,19 @@ CREATE POLICY of_own_job ON antiphon.idempotency_keys AS RESTRICTIVE FOR INSERT 
 CREATE POLICY of_own_upload ON antiphon.upload_chunks AS RESTRICTIVE FOR INSERT TO antiphon_door
     WITH CHECK (EXISTS (SELECT FROM antiphon.uploads WHERE id = upload_id));
 
--- The planner counts the rows of all tenants, and EXPLAIN would tell how many are another's, or whether a word of theirs
--- is there at all. What is looked for by these columns is found by an index, whatever is known of their values.
+-- The planner counts the rows of all tenants, and EXPLAIN would tell how many are another's, or whether a word of
+-- theirs is there at all. What is looked for by these columns is found by an index, whatever is known of their values.
 DO $$
 DECLARE
     of_tenants record;
 BEGIN
     FOR of_tenants IN
         SELECT relname, attname FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
-        WHERE relnamespace = 'antiphon'::regnamespace AND relkind = 'r' AND attname IN ('tenant_id', 'external_id', 'key')
+        WHERE relnamespace = 'antiphon'::regnamespace AND relkind = 'r'
+            AND attname IN ('tenant_id', 'external_id', 'key')
     LOOP
-        EXECUTE format('ALTER TABLE antiphon.%I ALTER COLUMN %I SET STATISTICS 0', of_tenants.relname, of_tenants.attname);
+        EXECUTE format('ALTER TABLE antiphon.%I ALTER COLUMN %I SET STATISTICS 0',
+                       of_tenants.relname, of_tenants.attname);
     END LOOP;
 END $$;
 

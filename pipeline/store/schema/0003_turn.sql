@@ -63,8 +63,8 @@ BEGIN
 END $$;
 
 
--- The processing mode of a request, found in its text: a document with \u0000 in it cannot be looked into. What a client
--- wrote before this member has its quotes escaped, and cannot be taken for it.
+-- The processing mode of a request, found in its text: a document with \u0000 in it cannot be looked into. What a
+-- client wrote before this member has its quotes escaped, and cannot be taken for it.
 CREATE FUNCTION antiphon.mode(request json) RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE
 RETURN coalesce(substring(request::text FROM '"processing_mode": ?"(\w+)"'), 'downmix');
@@ -188,7 +188,7 @@ BEGIN
     END IF;
     UPDATE antiphon.uploads SET job_id = NULL, discarded = true WHERE job_id = job.id;
     DELETE FROM antiphon.idempotency_keys WHERE job_id = job.id;
-    DELETE FROM antiphon.deliveries WHERE job_id = job.id;  -- no news of what is erased, and no word of the client's left
+    DELETE FROM antiphon.deliveries WHERE job_id = job.id;  -- no news of what is erased, and no word of its client
     DELETE FROM antiphon.jobs WHERE id = job.id;
     IF leased THEN
         PERFORM antiphon.wake_own();  -- there may be room again under the tenant's limit
