@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import random
 from typing import Final
 
 import anyio
 
+from pipeline.jitter import jittered
 from pipeline.store import JobQueue, QueueHealth, Unavailable
 
 LOOK_SECONDS: Final = 15.0
 """Prometheus' usual interval. A look takes 0.2 s beside a million waiting jobs: one in a hundred of one connection."""
-
-JITTER: Final = 0.2
-"""Of a pause, so that replicas that were started together do not look together for ever."""
 
 
 class QueueGauges:
@@ -28,7 +25,7 @@ class QueueGauges:
         """Look, for ever. Every replica does: whichever is asked can tell."""
         while True:
             await self.look()
-            await anyio.sleep(LOOK_SECONDS * random.uniform(1 - JITTER, 1 + JITTER))  # noqa: S311 -- no secret
+            await anyio.sleep(jittered(LOOK_SECONDS))
 
     async def look(self) -> None:
         try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hmac
-import random
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -22,6 +21,7 @@ import structlog
 from api.secret import webhook_key, webhook_master
 from pipeline import egress
 from pipeline.errors import UrlNotAllowed
+from pipeline.jitter import jittered
 from pipeline.jobs import Tenant
 from pipeline.settings import Settings
 from pipeline.store import Delivery, Outbox, Unavailable
@@ -29,7 +29,6 @@ from pipeline.store import Delivery, Outbox, Unavailable
 # Seconds; doubling from one to the other, so that an endpoint may be away for a night.
 FIRST_PAUSE: Final = 5.0
 LONGEST_PAUSE: Final = 6 * 3600.0
-JITTER: Final = 0.2
 PASSING: Final = frozenset({408, 429})  # besides 5xx; whatever else is refused will be refused again
 # Deliveries of one tenant at once: its endpoint may hang, and hands are for everybody's news.
 SHARE: Final = 2
@@ -164,4 +163,4 @@ def signed(key: bytes, message_id: str, timestamp: int, body: bytes) -> dict[str
 def pause(tries: int) -> float:
     """Seconds from the end of so many tries to the next; endpoints that failed together are not tried together."""
     seconds = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** (tries - 1))
-    return seconds * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311  # spreads retries, no secret
+    return jittered(seconds)

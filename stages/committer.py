@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import random
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Final
 
 from pipeline.claim import Abandoned, Claim, Failure, Why
+from pipeline.jitter import jittered
 from pipeline.jobs import Problem, Usage
 from pipeline.settings import QueueSettings
 from pipeline.stage import Sink
@@ -60,7 +60,7 @@ class Committer(Sink[Transcript]):
         """Seconds to the next attempt, doubling, ± 20 % so that jobs that failed together do not return together."""
         failures = claim.job.attempt - claim.job.losses
         pause = min(self._settings.retry_seconds * 2.0 ** min(failures - 1, 60), LONGEST_PAUSE_SECONDS)
-        return pause * random.uniform(0.8, 1.2)  # noqa: S311 -- jitter
+        return jittered(pause)
 
 
 def _usage(claim: Claim, transcript: Transcript) -> Usage:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import random
 from contextlib import suppress
 from typing import Final
 
 import anyio
 import structlog
 
+from pipeline.jitter import jittered
 from pipeline.store import JobQueue, Unavailable
 
 log = structlog.get_logger()
@@ -19,9 +19,6 @@ TEND_SECONDS: Final = 1.0
 SWEEP_SECONDS: Final = 30.0
 """Nothing waits for what it erases; a job may be read for so much longer than it was to be kept."""
 
-JITTER: Final = 0.2
-"""Of a pause, so that replicas that were started together do not ask together for ever."""
-
 
 async def tend(queue: JobQueue) -> None:
     """Take jobs back from silent workers and let retries in, for ever."""
@@ -29,7 +26,7 @@ async def tend(queue: JobQueue) -> None:
         with suppress(Unavailable):  # the heartbeat tells of that
             if rescued := (await queue.tend()).rescued:
                 log.warning("leases-rescued", jobs=rescued)
-        await _pause(TEND_SECONDS)
+        await anyio.sleep(jittered(TEND_SECONDS))
 
 
 async def sweep(queue: JobQueue) -> None:
@@ -38,8 +35,4 @@ async def sweep(queue: JobQueue) -> None:
         with suppress(Unavailable):
             if repaired := (await queue.sweep()).repaired:
                 log.error("turn-repaired", tenants=repaired)
-        await _pause(SWEEP_SECONDS)
-
-
-async def _pause(seconds: float) -> None:
-    await anyio.sleep(seconds * random.uniform(1 - JITTER, 1 + JITTER))  # noqa: S311 -- spreads replicas, no secret
+        await anyio.sleep(jittered(SWEEP_SECONDS))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -13,6 +12,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from pipeline.claim import Claim
+from pipeline.jitter import jittered
 from pipeline.jobs import JobStatus, Problem, Tenant, Usage
 from pipeline.store import Fenced, QueueHealth, Renewal, Swept, Tended
 from pipeline.store.memory import tending
@@ -127,7 +127,7 @@ class MemoryJobQueue:
         return tending.rescue(self._tables, until=float("inf"))
 
     async def work(self, *, poll_seconds: float) -> None:
-        with anyio.move_on_after(poll_seconds * random.uniform(0.8, 1.2)):  # noqa: S311  # spreads polls, no secret
+        with anyio.move_on_after(jittered(poll_seconds)):
             await self._tables.work.wait()
 
     async def cancels(self) -> None:

@@ -6,7 +6,6 @@ inside it, since NOTIFY makes every commit of the server queue for one lock.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Final
@@ -14,6 +13,7 @@ from typing import Any, Final
 import anyio
 import asyncpg
 
+from pipeline.jitter import jittered
 from pipeline.store import Unavailable
 from pipeline.store.postgres.database import UNIT_SECONDS, connecting, using
 
@@ -68,7 +68,7 @@ class Notices:
 
     async def wait(self, seconds: float) -> None:
         """Until there may be work, or for ``seconds`` ± 20 %."""
-        with anyio.move_on_after(seconds * random.uniform(0.8, 1.2)):  # noqa: S311  # spreads polls, no secret
+        with anyio.move_on_after(jittered(seconds)):
             await self._work.wait()
 
     async def wait_cancel(self) -> None:
